@@ -1,1 +1,51 @@
-//! placeholder
+//! What may be done to a cluster, to whom, and when.
+//!
+//! ```text
+//!   plan file (YAML)        seed, nodes, time limit
+//!        │                        │
+//!     Plan ──── schedule() ───────┘          pure: no clock, no randomness of its own
+//!        │
+//!     Schedule = Step { at, until, fault, target }, …
+//!        │
+//!     Nemesis::run ── resolve target, inject, observe, wait, heal, observe ──▶ Receipt
+//!        │
+//!     trait Cluster  (implemented by the controller: kill, pause, shape a link, …)
+//! ```
+//!
+//! Reading order: [`fault`], [`target`], [`grudge`], [`plan`], [`schedule`], [`cluster`], [`receipt`], [`inject`].
+//!
+//! This crate knows nodes and links, never operations: it cannot tell a read from a write, and does not judge.
+
+pub mod cluster;
+pub mod fault;
+pub mod grudge;
+pub mod inject;
+pub mod plan;
+pub mod receipt;
+pub mod schedule;
+pub mod span;
+pub mod target;
+
+pub use cluster::{Capability, Cluster, ClusterError, Cut, Link, LinkShape, LinkStats, NodeName, NodeState};
+pub use fault::{Fault, FaultKind};
+pub use grudge::{Shape, grudge};
+pub use inject::{Nemesis, Notice, Timeline};
+pub use plan::{Lane, Plan, PlanError};
+pub use receipt::{Effect, Receipt};
+pub use schedule::{Schedule, Step, schedule};
+pub use span::{Range, Span};
+pub use target::Target;
+
+/// The fault plans that ship with the crate: name and YAML text, in the order in which `tribunal list` shows them.
+pub const PLANS: &[(&str, &str)] = &[
+    ("chaos", include_str!("../chaos.yaml")),
+    ("none", include_str!("../none.yaml")),
+    ("kill", include_str!("../kill.yaml")),
+    ("pause", include_str!("../pause.yaml")),
+    ("partition", include_str!("../partition.yaml")),
+    ("kill-all", include_str!("../kill-all.yaml")),
+    ("leader-churn", include_str!("../leader-churn.yaml")),
+    ("leader-pause", include_str!("../leader-pause.yaml")),
+    ("split-leader", include_str!("../split-leader.yaml")),
+    ("promise-churn", include_str!("../promise-churn.yaml")),
+];

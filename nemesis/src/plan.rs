@@ -1,0 +1,127 @@
+//! A fault plan as a person writes it.
+//!
+//! ```yaml
+//! doc: Kills and pauses, and now and then a partition.
+//! start-after: 2s              # quiet at the beginning, so that there is something to compare with
+//! links: {delay: 2ms}          # what every link between nodes does all along
+//! lanes:                       # each lane is a chain: pause between, fault, pause between, fault, …
+//!   - every: 1s..2s
+//!     for: 500ms..2s
+//!     faults: [{fault: kill, target: leader}, {fault: partition, shape: halves}]
+//! steps:                       # and explicit steps, for a script
+//!   - {at: 5s, for: 1s, do: {fault: pause, target: n1}}
+//! ```
+//!
+//! A lane deals its faults from a shuffled bag, so that a run that is long enough sees every one of them.
+
+use crate::{
+    cluster::{Capability, Cluster, LinkShape},
+    fault::{Fault, FaultKind},
+    span::{Range, Span},
+    target::Target,
+};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
+
+/// A fault plan. The default is the plan without faults.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Plan {
+    /// One line for `tribunal list`.
+    pub doc: String,
+    /// No fault starts before this.
+    pub start_after: Span,
+    /// What every link between nodes does during the whole run.
+    pub links: LinkShape,
+    /// Chains of random faults. Lanes run side by side.
+    pub lanes: Vec<Lane>,
+    /// Faults at fixed times.
+    pub steps: Vec<Explicit>,
+}
+
+/// A chain of random faults, one at a time.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Lane {
+    /// Quiet time before each fault.
+    pub every: Range,
+    /// How long each fault lasts.
+    #[serde(rename = "for")]
+    pub lasts: Range,
+    /// What is drawn from.
+    pub faults: Vec<Fault>,
+}
+
+/// A fault at a fixed time.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Explicit {
+    /// Time since the load began.
+    pub at: Span,
+    /// How long it lasts.
+    #[serde(rename = "for")]
+    pub lasts: Span,
+    /// What is done.
+    #[serde(rename = "do")]
+    pub fault: Fault,
+}
+
+/// A plan that cannot be carried out.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct PlanError(pub String);
+
+impl Plan {
+    /// All faults of the plan.
+    pub fn faults(&self) -> impl Iterator<Item = &Fault> {
+        self.lanes.iter().flat_map(|l| &l.faults).chain(self.steps.iter().map(|s| &s.fault))
+    }
+
+    /// The kinds of faults that the plan asks for.
+    pub fn kinds(&self) -> BTreeSet<FaultKind> {
+        self.faults().map(|f| f.fault).collect()
+    }
+
+    /// Checks the plan by itself: that every fault is complete and that named nodes exist.
+    pub fn validate(&self, nodes: &[String]) -> Result<(), PlanError> {
+        if let Some(i) = self.lanes.iter().position(|l| l.faults.is_empty()) {
+            return Err(PlanError(format!("lane {} of the fault plan has no faults", i + 1)));
+        }
+        if let Some(i) = self.lanes.iter().position(|l| l.every.max.ns() + l.lasts.max.ns() == 0) {
+            return Err(PlanError(format!("lane {} has `every: 0s` and `for: 0s`: it would never end", i + 1)));
+        }
+        if !(0.0..=1.0).contains(&self.links.reset_probability) {
+            return Err(PlanError("`reset-probability` is a probability: 0 to 1".to_owned()));
+        }
+        for fault in self.faults() {
+            if let Some(mistake) = fault.mistake() {
+                return Err(PlanError(format!("in `{}`: {mistake}", fault.describe())));
+            }
+            if let Target::Named(names) = &fault.target
+                && let Some(bad) = names.iter().find(|x| !nodes.iter().any(|n| n.as_str() == &***x))
+            {
+                return Err(PlanError(format!(
+                    "in `{}`: there is no node {bad}; the nodes are {}",
+                    fault.describe(),
+                    nodes.join(", ")
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    /// Refuses a plan that asks for what the cluster cannot do, with the cluster's reason.
+    pub fn supported_by(&self, cluster: &dyn Cluster) -> Result<(), PlanError> {
+        for fault in self.faults() {
+            cluster.supports(fault.fault.needs()).map_err(|why| {
+                PlanError(format!("the plan asks for `{}`, which this cluster cannot do: {why}", fault.describe()))
+            })?;
+        }
+        if self.links != LinkShape::default() {
+            cluster
+                .supports(Capability::Links)
+                .map_err(|why| PlanError(format!("the plan shapes `links`, which this cluster cannot do: {why}")))?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,168 @@
+//! From a plan and randomness to a list of steps with times. Pure.
+//!
+//! ```text
+//! lane 1   ··[kill leader]····[pause one]··[kill leader]·
+//! lane 2   ·····[partition halves]·········[bridge]······
+//!                                                   time limit, everything healed before it
+//! ```
+
+use crate::{cluster::NodeName, fault::Fault, grudge::grudge, plan::Plan, span::Span};
+use rand::{Rng, RngExt, SeedableRng, seq::SliceRandom};
+use rand_chacha::ChaCha8Rng;
+use serde::Serialize;
+
+/// One fault with its time.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Step {
+    /// Number within the schedule, from 0, in order of `at`.
+    pub id: usize,
+    /// When it starts, since the load began.
+    pub at: Span,
+    /// When it is healed.
+    pub until: Span,
+    /// What is done.
+    pub fault: Fault,
+    /// Seed of the random choices left to the moment it fires.
+    pub choice: u64,
+}
+
+/// The faults of one run, in order of their start.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Schedule {
+    /// The steps.
+    pub steps: Vec<Step>,
+}
+
+/// Draws the schedule of a plan for a load that lasts `limit`. Every step ends before it; a fault that would not is
+/// left out.
+pub fn schedule(plan: &Plan, limit: Span, rng: &mut impl Rng) -> Schedule {
+    let mut steps = Vec::new();
+    let mut push = |at: Span, until: Span, fault: &Fault, choice| {
+        steps.push(Step { id: 0, at, until, fault: fault.clone(), choice });
+    };
+    for lane in &plan.lanes {
+        // A stream of its own for each lane: a change of one does not move the others.
+        let mut rng = ChaCha8Rng::seed_from_u64(rng.random());
+        let mut bag: Vec<&Fault> = Vec::new();
+        let mut now = plan.start_after.0;
+        loop {
+            now += lane.every.draw(&mut rng).0;
+            let until = now + lane.lasts.draw(&mut rng).0;
+            if until >= limit.0 {
+                break;
+            }
+            if bag.is_empty() {
+                bag = lane.faults.iter().flat_map(|f| (0..f.weight).map(move |_| f)).collect();
+                bag.shuffle(&mut rng);
+            }
+            let Some(fault) = bag.pop() else { break };
+            push(Span(now), Span(until), fault, rng.random());
+            now = until;
+        }
+    }
+    for step in &plan.steps {
+        let until = step.at.0 + step.lasts.0;
+        if until < limit.0 {
+            push(step.at, Span(until), &step.fault, rng.random());
+        }
+    }
+    steps.sort_by_key(|s| (s.at, s.until));
+    for (id, step) in steps.iter_mut().enumerate() {
+        step.id = id;
+    }
+    Schedule { steps }
+}
+
+impl Step {
+    /// What the step will do, as far as it is known before it fires: targets that depend on the leader stay open.
+    pub fn preview(&self, nodes: &[NodeName]) -> String {
+        let mut rng = self.rng();
+        let leader_matters = match self.fault.shape {
+            Some(shape) => shape.needs_leader(),
+            None => matches!(self.fault.target, crate::Target::Leader | crate::Target::Follower),
+        };
+        if leader_matters {
+            return format!("{} (chosen when it fires)", self.fault.describe());
+        }
+        match self.fault.shape {
+            Some(shape) => {
+                let cut = grudge(shape, nodes, None, &mut rng);
+                format!("{}: {}", self.fault.describe(), sides(nodes, &cut))
+            }
+            None => {
+                let targets = self.fault.target.resolve(nodes, None, &mut rng);
+                format!("{}: {}", self.fault.describe(), targets.join(" "))
+            }
+        }
+    }
+
+    /// The randomness of this step's choices.
+    pub fn rng(&self) -> ChaCha8Rng {
+        ChaCha8Rng::seed_from_u64(self.choice)
+    }
+}
+
+/// A set of cut links as people read it: `n1 | n2 n3 n4 n5` for two sides, otherwise the links.
+pub fn sides(nodes: &[NodeName], cut: &std::collections::BTreeSet<crate::Link>) -> String {
+    use crate::Link;
+    let silent = |a: &NodeName, b: &NodeName| cut.contains(&Link::new(a, b)) && cut.contains(&Link::new(b, a));
+    let Some(first) = nodes.first() else { return String::new() };
+    let (left, right): (Vec<_>, Vec<_>) = nodes.iter().partition(|x| *x == first || !silent(first, x));
+    let two_sides = !right.is_empty()
+        && left.iter().all(|a| right.iter().all(|b| silent(a, b)))
+        && cut.len() == 2 * left.len() * right.len();
+    let names = |side: Vec<&NodeName>| side.iter().map(|x| x.to_string()).collect::<Vec<_>>().join(" ");
+    if two_sides {
+        return format!("{} | {}", names(left), names(right));
+    }
+    cut.iter().map(Link::to_string).collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn plan() -> Plan {
+        serde_yaml::from_str(crate::PLANS.iter().find(|p| p.0 == "chaos").unwrap().1).unwrap()
+    }
+
+    #[test]
+    fn the_plans_that_ship_are_right_and_name_real_nodes() {
+        let nodes: Vec<String> = (1..=5).map(|i| format!("n{i}")).collect();
+        for (name, text) in crate::PLANS {
+            let plan: Plan = serde_yaml::from_str(text).unwrap_or_else(|e| panic!("{name}: {e}"));
+            plan.validate(&nodes).unwrap_or_else(|e| panic!("{name}: {e}"));
+            assert!(!plan.doc.is_empty(), "{name} has no doc");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_seed_fixes_the_schedule_and_it_always_ends_healed(seed: u64, secs in 1u64..60) {
+            let limit = Span::ms(secs * 1000);
+            let draw = || schedule(&plan(), limit, &mut ChaCha8Rng::seed_from_u64(seed));
+            let one = draw();
+            prop_assert_eq!(&one, &draw());
+            prop_assert!(one.steps.iter().all(|s| s.at <= s.until && s.until < limit && s.at >= plan().start_after));
+            prop_assert!(one.steps.windows(2).all(|w| w[0].at <= w[1].at));
+        }
+
+        #[test]
+        fn thirty_seconds_of_chaos_see_every_kind_of_fault(seed: u64) {
+            let all = schedule(&plan(), Span::ms(30_000), &mut ChaCha8Rng::seed_from_u64(seed));
+            let kinds: std::collections::BTreeSet<_> = all.steps.iter().map(|s| s.fault.fault).collect();
+            prop_assert_eq!(kinds, plan().kinds());
+        }
+    }
+
+    #[test]
+    fn mistakes_in_a_plan_are_named() {
+        let nodes = vec!["n1".to_owned()];
+        let check = |text: &str| serde_yaml::from_str::<Plan>(text).unwrap().validate(&nodes).unwrap_err().0;
+        assert!(check("steps: [{at: 1s, for: 1s, do: {fault: partition}}]").contains("needs a `shape`"));
+        assert!(check("steps: [{at: 1s, for: 1s, do: {fault: kill, target: n7}}]").contains("no node n7"));
+        assert!(check("lanes: [{every: 0s, for: 0s, faults: [{fault: kill}]}]").contains("never end"));
+        assert!(check("lanes: [{every: 1s, for: 0s, faults: []}]").contains("no faults"));
+    }
+}
