@@ -1,1 +1,31 @@
-//! placeholder
+//! Histories, and the judges of histories.
+//!
+//! ```text
+//!   jsonl::read ──> History ── operations() ──> [Operation] ──> Checker::check ──> Verdict
+//!                   (events)                    (closed          (a Model says       (data, words,
+//!                                                intervals)       what is right)      a picture)
+//! ```
+//!
+//! Deliberately pure: no async, no files, no clock, no randomness. A history goes in, a verdict comes out, the same one
+//! every time; how long a judge may think is decided outside, through a [`Budget`].
+
+mod budget;
+mod history;
+mod verdict;
+
+pub use budget::Budget;
+pub use history::{
+    Cut, Event, Header, History, HistoryError, Key, Kind, Meta, Op, OpOutcome, Operation, Problem, Process,
+    ReadMode, Ret, Value, jsonl, timeline,
+};
+pub use verdict::{Anomaly, Validity, Verdict};
+
+/// A judge: decides one property of a history.
+pub trait Checker: Send + Sync {
+    /// A short name, as in `results.json` and on the command line.
+    fn name(&self) -> &str;
+
+    /// Judges. Never panics on a malformed history and never guesses: what cannot be decided within the budget is
+    /// [`Validity::Unknown`], with the reason.
+    fn check(&self, history: &History, budget: &Budget) -> Verdict;
+}
