@@ -67,7 +67,15 @@ pub struct LinkShape {
 impl LinkShape {
     /// Both shapes at once: the stronger cut, delays added, the higher loss, the lower bandwidth.
     pub fn and(self, other: LinkShape) -> LinkShape {
-        let rate = |a: u64, b: u64| if a == 0 { b } else if b == 0 { a } else { a.min(b) };
+        let rate = |a: u64, b: u64| {
+            if a == 0 {
+                b
+            } else if b == 0 {
+                a
+            } else {
+                a.min(b)
+            }
+        };
         LinkShape {
             cut: self.cut.max(other.cut),
             delay: Span(self.delay.0 + other.delay.0),

@@ -33,7 +33,10 @@ impl FaultKind {
     pub const ALL: &'static [(FaultKind, &'static str)] = &[
         (FaultKind::Kill, "SIGKILL the target's process group; started again when the interval ends"),
         (FaultKind::Pause, "SIGSTOP the target; SIGCONT when the interval ends"),
-        (FaultKind::Partition, "cut links between nodes (shape: isolate-one, isolate-leader, leader-minority, ...)"),
+        (
+            FaultKind::Partition,
+            "cut links between nodes (shape: isolate-one, isolate-leader, leader-minority, ...)",
+        ),
         (FaultKind::Slow, "shape the target's links: delay, jitter, bytes-per-second, reset-probability"),
     ];
 
@@ -118,7 +121,9 @@ impl Fault {
             _ if self.reset && kind != FaultKind::Partition => {
                 Some(format!("`{kind}` takes no `reset`; that belongs to `partition`"))
             }
-            _ if self.weight == 0 => Some("a `weight` of 0 means never; leave the fault out instead".to_owned()),
+            _ if self.weight == 0 => {
+                Some("a `weight` of 0 means never; leave the fault out instead".to_owned())
+            }
             _ => None,
         }
     }

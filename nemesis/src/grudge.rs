@@ -86,7 +86,12 @@ impl fmt::Display for Shape {
 }
 
 /// The links that a shape cuts. Without a known leader a random node stands in for it.
-pub fn grudge(shape: Shape, nodes: &[NodeName], leader: Option<&NodeName>, rng: &mut impl Rng) -> BTreeSet<Link> {
+pub fn grudge(
+    shape: Shape,
+    nodes: &[NodeName],
+    leader: Option<&NodeName>,
+    rng: &mut impl Rng,
+) -> BTreeSet<Link> {
     let n = nodes.len();
     let mut order = nodes.to_vec();
     order.shuffle(rng);
@@ -151,7 +156,8 @@ fn ring(order: &[NodeName]) -> BTreeSet<Link> {
 /// Whether some majority of the nodes can all hear each other although these links are cut.
 pub fn majority_connected(nodes: &[NodeName], cut: &BTreeSet<Link>, down: &BTreeSet<NodeName>) -> bool {
     let need = nodes.len() / 2 + 1;
-    let both = |a: &NodeName, b: &NodeName| !cut.contains(&Link::new(a, b)) && !cut.contains(&Link::new(b, a));
+    let both =
+        |a: &NodeName, b: &NodeName| !cut.contains(&Link::new(a, b)) && !cut.contains(&Link::new(b, a));
     // A leader needs only to reach a majority itself: one hub is enough.
     nodes.iter().filter(|x| !down.contains(*x)).any(|hub| {
         1 + nodes.iter().filter(|x| *x != hub && !down.contains(*x) && both(hub, x)).count() >= need

@@ -294,7 +294,10 @@ impl Nemesis {
         }
         let after = self.stats(&run.links).await;
         let delta = |link: &Link| {
-            let (a, b) = (after.get(link).copied().unwrap_or_default(), run.before.get(link).copied().unwrap_or_default());
+            let (a, b) = (
+                after.get(link).copied().unwrap_or_default(),
+                run.before.get(link).copied().unwrap_or_default(),
+            );
             (a, b)
         };
         run.receipt.effect = if run.receipt.kind == FaultKind::Partition {
@@ -303,7 +306,8 @@ impl Nemesis {
             for link in &run.links {
                 let (a, b) = delta(link);
                 // Bytes that came while the link was cut, the settling time included.
-                let bytes = a.held_bytes.saturating_sub(run.at_cut.get(link).map_or(b.held_bytes, |s| s.held_bytes));
+                let bytes =
+                    a.held_bytes.saturating_sub(run.at_cut.get(link).map_or(b.held_bytes, |s| s.held_bytes));
                 let bytes = bytes.max(a.held_bytes - b.held_bytes) + (a.resets - b.resets);
                 if a.delivered_bytes > b.delivered_bytes {
                     leaks.push(format!("{link} let {} bytes through", a.delivered_bytes - b.delivered_bytes));
@@ -314,7 +318,9 @@ impl Nemesis {
             match (leaks.is_empty(), held) {
                 (false, _) => Effect::missing(leaks.join(", ")),
                 (true, (0, _)) => Effect::missing("nothing tried to pass the cut links"),
-                (true, (n, bytes)) => Effect::seen(format!("{n} of {} links silent, {bytes} B held", run.links.len())),
+                (true, (n, bytes)) => {
+                    Effect::seen(format!("{n} of {} links silent, {bytes} B held", run.links.len()))
+                }
             }
         } else {
             self.slow_effect(step, run, &after)
@@ -329,7 +335,10 @@ impl Nemesis {
         };
         let (chunks, ns, resets) = (sum(|s| s.delayed_chunks), sum(|s| s.delayed_ns), sum(|s| s.resets));
         let mean = ns.checked_div(chunks).unwrap_or(0);
-        let text = format!("{chunks} chunks kept {:.1} ms on average, {resets} connections reset", mean as f64 / 1e6);
+        let text = format!(
+            "{chunks} chunks kept {:.1} ms on average, {resets} connections reset",
+            mean as f64 / 1e6
+        );
         let delayed = chunks > 0 && mean >= want.delay.ns();
         let wanted_delay = want.delay.ns() > 0 || want.jitter.ns() > 0 || want.bytes_per_second > 0;
         if (wanted_delay && delayed && mean > 0) || (want.reset_probability > 0.0 && resets > 0) {
@@ -364,10 +373,14 @@ impl Nemesis {
                 }
                 FaultKind::Partition | FaultKind::Slow => {
                     let now = self.stats(&run.links).await;
-                    let open = |l: &&Link| now[l].delivered_bytes > before.get(l).map_or(0, |s| s.delivered_bytes);
+                    let open =
+                        |l: &&Link| now[l].delivered_bytes > before.get(l).map_or(0, |s| s.delivered_bytes);
                     let count = run.links.iter().filter(open).count();
                     if count > 0 {
-                        return Effect::seen(format!("bytes pass again ({count} of {} links at once)", run.links.len()));
+                        return Effect::seen(format!(
+                            "bytes pass again ({count} of {} links at once)",
+                            run.links.len()
+                        ));
                     }
                     if self.timeline.now() > limit {
                         return Effect::missing("no bytes pass the links");

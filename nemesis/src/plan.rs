@@ -88,7 +88,10 @@ impl Plan {
             return Err(PlanError(format!("lane {} of the fault plan has no faults", i + 1)));
         }
         if let Some(i) = self.lanes.iter().position(|l| l.every.max.ns() + l.lasts.max.ns() == 0) {
-            return Err(PlanError(format!("lane {} has `every: 0s` and `for: 0s`: it would never end", i + 1)));
+            return Err(PlanError(format!(
+                "lane {} has `every: 0s` and `for: 0s`: it would never end",
+                i + 1
+            )));
         }
         if !(0.0..=1.0).contains(&self.links.reset_probability) {
             return Err(PlanError("`reset-probability` is a probability: 0 to 1".to_owned()));
@@ -114,13 +117,16 @@ impl Plan {
     pub fn supported_by(&self, cluster: &dyn Cluster) -> Result<(), PlanError> {
         for fault in self.faults() {
             cluster.supports(fault.fault.needs()).map_err(|why| {
-                PlanError(format!("the plan asks for `{}`, which this cluster cannot do: {why}", fault.describe()))
+                PlanError(format!(
+                    "the plan asks for `{}`, which this cluster cannot do: {why}",
+                    fault.describe()
+                ))
             })?;
         }
         if self.links != LinkShape::default() {
-            cluster
-                .supports(Capability::Links)
-                .map_err(|why| PlanError(format!("the plan shapes `links`, which this cluster cannot do: {why}")))?;
+            cluster.supports(Capability::Links).map_err(|why| {
+                PlanError(format!("the plan shapes `links`, which this cluster cannot do: {why}"))
+            })?;
         }
         Ok(())
     }

@@ -105,7 +105,8 @@ impl Step {
 /// A set of cut links as people read it: `n1 | n2 n3 n4 n5` for two sides, otherwise the links.
 pub fn sides(nodes: &[NodeName], cut: &std::collections::BTreeSet<crate::Link>) -> String {
     use crate::Link;
-    let silent = |a: &NodeName, b: &NodeName| cut.contains(&Link::new(a, b)) && cut.contains(&Link::new(b, a));
+    let silent =
+        |a: &NodeName, b: &NodeName| cut.contains(&Link::new(a, b)) && cut.contains(&Link::new(b, a));
     let Some(first) = nodes.first() else { return String::new() };
     let (left, right): (Vec<_>, Vec<_>) = nodes.iter().partition(|x| *x == first || !silent(first, x));
     let two_sides = !right.is_empty()

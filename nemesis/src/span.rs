@@ -28,7 +28,9 @@ impl FromStr for Span {
             .trim()
             .parse()
             .map_err(|_| format!("`{s}` is no length of time; write for example 250ms, 1.5s or 2m"))?;
-        Duration::try_from(parsed).map(Span).map_err(|_| format!("`{s}` is negative; a length of time cannot be"))
+        Duration::try_from(parsed)
+            .map(Span)
+            .map_err(|_| format!("`{s}` is negative; a length of time cannot be"))
     }
 }
 

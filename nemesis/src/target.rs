@@ -30,7 +30,12 @@ pub enum Target {
 impl Target {
     /// The nodes that are meant, in the cluster's order. Never empty for a cluster that has nodes, unless nodes were
     /// named that it does not have.
-    pub fn resolve(&self, nodes: &[NodeName], leader: Option<&NodeName>, rng: &mut impl Rng) -> Vec<NodeName> {
+    pub fn resolve(
+        &self,
+        nodes: &[NodeName],
+        leader: Option<&NodeName>,
+        rng: &mut impl Rng,
+    ) -> Vec<NodeName> {
         let n = nodes.len();
         let draw = |k: usize, rng: &mut dyn Rng| {
             let mut all: Vec<usize> = (0..n).collect();
@@ -44,7 +49,11 @@ impl Target {
             Target::Leader => leader.map_or_else(|| draw(1, rng), |l| vec![l.clone()]),
             Target::Follower => {
                 let others: Vec<_> = nodes.iter().filter(|x| Some(*x) != leader).collect();
-                if others.is_empty() { vec![] } else { vec![others[rng.random_range(0..others.len())].clone()] }
+                if others.is_empty() {
+                    vec![]
+                } else {
+                    vec![others[rng.random_range(0..others.len())].clone()]
+                }
             }
             Target::Minority => {
                 let k = rng.random_range(1..=((n - 1) / 2).max(1));
