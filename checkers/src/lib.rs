@@ -11,6 +11,8 @@
 
 mod budget;
 mod history;
+mod linearizability;
+mod model;
 mod verdict;
 
 pub use budget::Budget;
@@ -18,6 +20,8 @@ pub use history::{
     Cut, Event, Header, History, HistoryError, Key, Kind, Meta, Op, OpOutcome, Operation, Problem, Process,
     ReadMode, Ret, Value, jsonl, timeline,
 };
+pub use linearizability::{linearizable, linearizable_by};
+pub use model::{Effect, Model, ModelName, models};
 pub use verdict::{Anomaly, Validity, Verdict};
 
 /// A judge: decides one property of a history.
@@ -28,4 +32,12 @@ pub trait Checker: Send + Sync {
     /// Judges. Never panics on a malformed history and never guesses: what cannot be decided within the budget is
     /// [`Validity::Unknown`], with the reason.
     fn check(&self, history: &History, budget: &Budget) -> Verdict;
+}
+
+/// The checkers of this crate: name and one line each.
+pub fn checkers() -> &'static [(&'static str, &'static str)] {
+    &[(
+        linearizability::NAME,
+        "each operation seems to take effect at one instant between its call and its return",
+    )]
 }

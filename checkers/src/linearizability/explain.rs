@@ -1,0 +1,259 @@
+//! Why a key is not linearizable, as data, in words and as a picture.
+//!
+//! ```text
+//! read of key 3 by process 7 returned 41, but while it ran the key can only have held 52 or 53 (operation 12,
+//! 1.204 ms to 3.980 ms). 41 was written by operation 4 of process 2, which had ended before.
+//!
+//! process 2  |- w 41 -|
+//! process 4            |- w 52 -|
+//! process 7                      |= r -> 41 =|
+//! ```
+//!
+//! `details`, all by ids of operations:
+//!
+//! | field | what |
+//! |---|---|
+//! | `key` | which key |
+//! | `operation` | the first operation whose return cannot be: everything that returned before is linearizable |
+//! | `prefix_len` | how many judged operations of the key were called up to that return |
+//! | `states` | every state that was possible while it ran; at most 16, see `states_truncated` |
+//! | `configs` | the same, each with the operations that were `pending` in it |
+//! | `minimal` | a smallest part that is still not linearizable |
+//! | `shrink_runs` | how many trials that took |
+//! | `window` | the operations of the picture: `id process f label call ret kind` |
+//!
+//! Deliberately no guess at the cause: what was written where is stated, what went wrong inside is for a person.
+
+use serde_json::{Value as Json, json};
+
+use super::{Guilt, calls_of, is_judged, shrink};
+use crate::{
+    Anomaly, Budget, Key, Op, OpOutcome, Operation, Ret, Value,
+    history::timeline,
+    model::{Effect, Model},
+};
+
+/// The most operations in the picture, unless the minimal part alone has more.
+const WINDOW: usize = 10;
+/// The most operations of a minimal part that are drawn.
+const MAX_DRAWN: usize = 24;
+
+/// Explains one invalid key. `ids` are its judged operations.
+pub(super) fn explain<M: Model>(
+    model: &M,
+    operations: &[Operation],
+    key: &Key,
+    ids: &[usize],
+    guilt: &Guilt,
+    unobservable: usize,
+    budget: &Budget,
+) -> Anomaly {
+    let calls = calls_of(operations, ids);
+    // It was fitted to the whole key before; the same calls fit again.
+    let shapes: Vec<_> = calls.iter().map(|call| (call.op, call.ret)).collect();
+    let model = model.fit(&shapes).unwrap_or_else(|_| model.clone());
+    let prefix = shrink::prefix(&model, &calls, guilt.operation);
+    let prefix_len = prefix.len();
+    let (small, runs) = shrink::shrink(&model, prefix, guilt.operation, budget);
+    let mut minimal: Vec<usize> = small.iter().map(|call| call.id).collect();
+    minimal.sort_unstable();
+
+    let window = window(operations, ids, guilt.operation, &minimal);
+    let drawn: Vec<&Operation> = window.iter().map(|&id| &operations[id]).collect();
+    let guilty = &operations[guilt.operation];
+    let states: Vec<&Json> = guilt.configs.iter().map(|(_, state, _)| state).collect();
+    let configs: Vec<Json> =
+        guilt.configs.iter().map(|(_, state, pending)| json!({"state": state, "pending": pending})).collect();
+    Anomaly {
+        name: "not-linearizable".into(),
+        message: message(&model, operations, key, guilty, guilt, unobservable),
+        details: json!({
+            "key": key,
+            "operation": guilt.operation,
+            "prefix_len": prefix_len,
+            "states": states,
+            "states_truncated": guilt.more,
+            "configs": configs,
+            "minimal": minimal,
+            "shrink_runs": runs,
+            "window": drawn.iter().map(|operation| entry(operation)).collect::<Json>(),
+        }),
+        picture: Some(timeline::draw(&drawn, &[guilt.operation])),
+        operations: minimal,
+    }
+}
+
+/// What to draw: the minimal part, then what overlaps the guilty operation, then what came shortly before.
+fn window(operations: &[Operation], ids: &[usize], guilty: usize, minimal: &[usize]) -> Vec<usize> {
+    let (call, ret) = (operations[guilty].call, operations[guilty].ret.unwrap_or(u64::MAX));
+    let mut window: Vec<usize> = vec![guilty];
+    window.extend(minimal.iter().rev().filter(|id| **id != guilty).take(MAX_DRAWN - 1));
+    let overlaps = |id: &&usize| {
+        let other = &operations[**id];
+        other.call <= ret && other.ret.is_some_and(|end| end >= call)
+    };
+    let before = |id: &&usize| operations[**id].ret.is_some_and(|end| end < call);
+    for id in ids.iter().filter(overlaps).chain(ids.iter().rev().filter(before)) {
+        if window.len() >= WINDOW {
+            break;
+        }
+        if !window.contains(id) {
+            window.push(*id);
+        }
+    }
+    window.sort_unstable();
+    window
+}
+
+/// An operation as data.
+fn entry(operation: &Operation) -> Json {
+    json!({
+        "id": operation.id,
+        "process": operation.process,
+        "f": operation.op.f(),
+        "label": timeline::label(operation),
+        "call": operation.call,
+        "ret": operation.ret,
+        "kind": match operation.outcome {
+            OpOutcome::Ok(_) => "ok",
+            OpOutcome::Fail => "fail",
+            OpOutcome::Info => "info",
+        },
+    })
+}
+
+fn message<M: Model>(
+    model: &M,
+    operations: &[Operation],
+    key: &Key,
+    guilty: &Operation,
+    guilt: &Guilt,
+    unobservable: usize,
+) -> String {
+    let mut text = format!(
+        "{} by process {} {}, but while it ran the key can only have held {} (operation {}, {} to {}).",
+        guilty.op,
+        guilty.process,
+        answer(guilty),
+        held(guilt),
+        guilty.id,
+        ms(guilty.call),
+        ms(guilty.ret.unwrap_or(guilty.call)),
+    );
+    if unobservable > 0 {
+        text.push_str(&format!(
+            " Left aside: {unobservable} operation{} of unknown outcome whose value nobody ever saw.",
+            if unobservable == 1 { "" } else { "s" },
+        ));
+    }
+    if let Some(value) = looked_at(model, guilty) {
+        text.push(' ');
+        text.push_str(&origin(model, operations, key, guilty, value));
+    }
+    text
+}
+
+/// What it was told.
+fn answer(operation: &Operation) -> String {
+    match &operation.outcome {
+        OpOutcome::Ok(Ret::Done) => "succeeded".into(),
+        OpOutcome::Ok(Ret::Value(value)) => format!("returned {value}"),
+        OpOutcome::Ok(Ret::Swapped { swapped: true, .. }) => "did swap".into(),
+        OpOutcome::Ok(Ret::Swapped { swapped: false, found: None }) => "did not swap".into(),
+        OpOutcome::Ok(Ret::Swapped { swapped: false, found: Some(found) }) => {
+            format!("did not swap and found {found}")
+        }
+        OpOutcome::Ok(Ret::Custom(value)) => format!("answered {value}"),
+        OpOutcome::Fail => "failed".into(),
+        OpOutcome::Info => "may have happened".into(),
+    }
+}
+
+/// `52`, `52 or 53`, `1, 2 or 3`, `1, 2, 3, 4 or one of 12 more`.
+fn held(guilt: &Guilt) -> String {
+    const SHOWN: usize = 5;
+    let states: Vec<&str> = guilt.configs.iter().map(|(state, ..)| state.as_str()).collect();
+    let (head, last) = match states.len() {
+        0 => return "nothing that fits".into(),
+        1 => return states[0].into(),
+        n if n > SHOWN || guilt.more => {
+            let at_least = if guilt.more { "at least " } else { "" };
+            let shown = SHOWN.min(n);
+            (&states[..shown], format!("one of {at_least}{} more", (n - shown).max(1)))
+        }
+        n => (&states[..n - 1], states[n - 1].into()),
+    };
+    format!("{} or {last}", head.join(", "))
+}
+
+/// The one value that the operation can only have seen, if there is one.
+fn looked_at<'a, M: Model>(model: &M, operation: &'a Operation) -> Option<&'a Value> {
+    let OpOutcome::Ok(ret) = &operation.outcome else { return None };
+    match model.effect(&operation.op, Some(ret)) {
+        Effect::Observe(Some(value)) | Effect::Swap { from: value, .. } => Some(value),
+        _ => None,
+    }
+}
+
+/// Where the value came from.
+fn origin<M: Model>(
+    model: &M,
+    operations: &[Operation],
+    key: &Key,
+    guilty: &Operation,
+    value: &Value,
+) -> String {
+    let end = guilty.ret.unwrap_or(u64::MAX);
+    let mut writers = Vec::new();
+    let mut failed = None;
+    for operation in operations.iter().filter(|operation| operation.op.key() == Some(key)) {
+        let ret = match &operation.outcome {
+            OpOutcome::Ok(ret) => Some(ret),
+            _ => None,
+        };
+        match model.effect(&operation.op, ret) {
+            Effect::Set { to } | Effect::Swap { to, .. } if to == value => {}
+            // An append may have made any value.
+            Effect::Opaque if !matches!(operation.op, Op::Read { .. }) => return String::new(),
+            _ => continue,
+        }
+        if is_judged(operation) {
+            writers.push(operation);
+        } else {
+            failed = Some(operation);
+        }
+    }
+    let says = |operation: &Operation| format!("operation {} of process {}", operation.id, operation.process);
+    // Of several writers name the last one that may have been seen.
+    if let Some(writer) = writers.iter().rev().find(|writer| writer.call <= end) {
+        return match writer.ret {
+            Some(ret) if ret < guilty.call => {
+                format!(
+                    "{value} was written by {}, which had ended {} before.",
+                    says(writer),
+                    ms(guilty.call - ret)
+                )
+            }
+            Some(_) => format!("{value} was written by {}, at the same time.", says(writer)),
+            None => format!("{value} was written by {}, whose outcome is unknown.", says(writer)),
+        };
+    }
+    match (writers.first(), failed) {
+        (Some(writer), _) => {
+            format!(
+                "{value} was first written by {}, which was called only after this had returned.",
+                says(writer)
+            )
+        }
+        (None, Some(writer)) => {
+            format!("{value} was written by {} only, which was told that it failed.", says(writer))
+        }
+        (None, None) if *value == Value::Nil => String::new(),
+        (None, None) => format!("No operation ever wrote {value}."),
+    }
+}
+
+/// Nanoseconds as milliseconds, to the microsecond.
+fn ms(ns: u64) -> String {
+    format!("{}.{:03} ms", ns / 1_000_000, ns / 1000 % 1000)
+}

@@ -1,0 +1,293 @@
+//! Just-in-time linearization: all states the system could be in, carried forward through time.
+//!
+//! ```text
+//!            w 5 ...............          frontier: { (nil; nothing), (5; w 5) }  only what is open is remembered
+//!               w 6 ...........
+//!                    r -> 6  |            on the return of the read keep what has it: { (6; w 6), (6; w 5, w 6) }
+//! ```
+//!
+//! A configuration is a state, the open operations that have already taken effect, and how many of each crash class have.
+//! Nothing happens until an operation returns; then every order of open operations that ends with it is tried. An empty
+//! frontier is a proof of guilt, and the first return that empties it ends the shortest prefix that is not linearizable.
+//! From Lowe, *Testing for linearizability*, 2017, section 4 (there "just-in-time linearization").
+//!
+//! Three prunes keep the frontier small:
+//! * **observers at once**: an operation that never changes the state and is possible now takes effect now. In any
+//!   continuation it can be moved here, and everything else stays possible.
+//! * **dominance**: of two configurations equal but for crash classes, the one that has used up no more of each class can
+//!   do whatever the other can.
+//! * **crash classes**: equal operations of unknown outcome are one operation with a count ([`Calls`]), and one that
+//!   would leave the state as it is is never worth using up.
+//!
+//! Memory is that of the frontier, not of the history. Deliberately no fallback: when the frontier grows too large, the
+//! depth-first search ([`Wgl`](super::wgl::Wgl)) may still be lucky.
+
+use std::collections::hash_map::Entry;
+
+use rustc_hash::FxHashMap;
+
+use super::{
+    calls::{Calls, Step},
+    outcome::{Config, Failure, Outcome, Purse},
+    space::{IMPOSSIBLE, Space, StateId},
+    usage::{NONE_USED, Usage, UsageId},
+};
+use crate::model::Model;
+
+/// The most operations that may be open at once, not counting those of unknown outcome: one bit each.
+pub(super) const MAX_SLOTS: u32 = u128::BITS;
+
+/// One possibility. The mask has a bit for each open operation that has taken effect, by slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Possibility {
+    state: StateId,
+    used: UsageId,
+    mask: u128,
+}
+
+/// A set of possibilities without dominated ones, in the order in which they were found.
+#[derive(Default)]
+struct Found {
+    list: Vec<Possibility>,
+    /// Dominated since it was found.
+    dead: Vec<bool>,
+    /// The next with the same state and mask, or `u32::MAX`.
+    next: Vec<u32>,
+    first: FxHashMap<(StateId, u128), u32>,
+}
+
+impl Found {
+    fn clear(&mut self) {
+        self.list.clear();
+        self.dead.clear();
+        self.next.clear();
+        // Clearing costs as much as the map is large: do not drag one burst through a long history.
+        if self.first.capacity() > 1024 && self.first.len() * 16 < self.first.capacity() {
+            self.first = FxHashMap::default();
+        } else {
+            self.first.clear();
+        }
+    }
+
+    /// Adds it unless it is known or dominated. Gives the number of comparisons, as a cost.
+    fn insert(&mut self, new: Possibility, usage: &Usage) -> u64 {
+        let at = self.list.len() as u32;
+        let mut cost = 1;
+        let mut next = u32::MAX;
+        match self.first.entry((new.state, new.mask)) {
+            Entry::Vacant(first) => {
+                first.insert(at);
+            }
+            Entry::Occupied(mut first) => {
+                next = *first.get();
+                let mut i = next;
+                while i != u32::MAX {
+                    let known = self.list[i as usize];
+                    if !self.dead[i as usize] {
+                        cost += 1;
+                        if usage.at_most(known.used, new.used) {
+                            return cost;
+                        }
+                        self.dead[i as usize] = usage.at_most(new.used, known.used);
+                    }
+                    i = self.next[i as usize];
+                }
+                first.insert(at);
+            }
+        }
+        self.list.push(new);
+        self.dead.push(false);
+        self.next.push(next);
+        cost
+    }
+
+    fn bytes(&self) -> u64 {
+        let entry = size_of::<Possibility>() + size_of::<u32>() + size_of::<bool>();
+        let map = size_of::<((StateId, u128), u32)>() + 1;
+        (self.list.capacity() * entry + self.first.capacity() * map) as u64
+    }
+}
+
+/// The search, between two events.
+pub(super) struct Frontier<'a> {
+    calls: &'a Calls<'a>,
+    at: usize,
+    possible: Vec<Possibility>,
+    /// The class of the operation in each slot.
+    class_at: Vec<u32>,
+    open_observers: u128,
+    open_changers: u128,
+    /// How many of each crash class have been called so far.
+    crashed: Vec<u32>,
+    usage: Usage,
+    waiting: Found,
+    done: Found,
+    /// The most possibilities there were at once.
+    pub(super) largest: usize,
+}
+
+impl<'a> Frontier<'a> {
+    /// `None` if more operations are open at once than there are bits.
+    pub(super) fn new(calls: &'a Calls<'a>) -> Option<Self> {
+        (calls.slots <= MAX_SLOTS).then(|| Frontier {
+            calls,
+            at: 0,
+            possible: vec![Possibility { state: 0, used: NONE_USED, mask: 0 }],
+            class_at: vec![0; calls.slots as usize],
+            open_observers: 0,
+            open_changers: 0,
+            crashed: vec![0; calls.crashes.len()],
+            usage: Usage::new(),
+            waiting: Found::default(),
+            done: Found::default(),
+            largest: 1,
+        })
+    }
+
+    /// Goes on until the end or until the purse is empty. May be called again with a fuller purse.
+    pub(super) fn run<M: Model>(&mut self, space: &mut Space<'a, M>, purse: &mut Purse<'_>) -> Outcome {
+        while let Some(step) = self.calls.steps.get(self.at) {
+            match *step {
+                Step::Invoke(call) => self.invoke(space, call),
+                Step::Return(call) => {
+                    let bit = 1u128 << self.calls.infos[call as usize].slot;
+                    if self.possible.iter().any(|possibility| possibility.mask & bit == 0) {
+                        if let Some(end) = self.require(space, bit, purse) {
+                            return end;
+                        }
+                        if self.possible.is_empty() {
+                            return Outcome::Invalid(self.failure());
+                        }
+                    }
+                    for possibility in &mut self.possible {
+                        possibility.mask &= !bit;
+                    }
+                    self.open_observers &= !bit;
+                    self.open_changers &= !bit;
+                }
+            }
+            if let Some(end) = purse.spend(1 + self.possible.len() as u64 / 8) {
+                self.at += 1;
+                return end;
+            }
+            self.at += 1;
+        }
+        Outcome::Valid
+    }
+
+    fn invoke<M: Model>(&mut self, space: &mut Space<'a, M>, call: u32) {
+        let info = self.calls.infos[call as usize];
+        if let Some(crash) = info.crash {
+            self.crashed[crash as usize] += 1;
+            return;
+        }
+        let bit = 1u128 << info.slot;
+        self.class_at[info.slot as usize] = info.class;
+        if !info.observer {
+            self.open_changers |= bit;
+            return;
+        }
+        self.open_observers |= bit;
+        // Possibilities of one state all get the bit or none does, so they stay different.
+        for possibility in &mut self.possible {
+            if space.step(possibility.state, info.class) != IMPOSSIBLE {
+                possibility.mask |= bit;
+            }
+        }
+    }
+
+    /// Lets operations take effect until the one with `bit` has. Leaves the frontier as it was if it comes to an end,
+    /// so that it can be tried again; else replaces it.
+    fn require<M: Model>(
+        &mut self,
+        space: &mut Space<'a, M>,
+        bit: u128,
+        purse: &mut Purse<'_>,
+    ) -> Option<Outcome> {
+        self.waiting.clear();
+        self.done.clear();
+        for &possibility in &self.possible {
+            let set = if possibility.mask & bit != 0 { &mut self.done } else { &mut self.waiting };
+            set.insert(possibility, &self.usage);
+        }
+        let mut at = 0;
+        while at < self.waiting.list.len() {
+            let from = self.waiting.list[at];
+            let alive = !self.waiting.dead[at];
+            at += 1;
+            if !alive {
+                continue;
+            }
+            let mut cost = 1 + self.crashed.len() as u64 / 8;
+            let mut open = self.open_changers & !from.mask;
+            while open != 0 {
+                let slot = open.trailing_zeros();
+                open &= open - 1;
+                let state = space.step(from.state, self.class_at[slot as usize]);
+                if state != IMPOSSIBLE {
+                    cost +=
+                        self.found(space, Possibility { state, mask: from.mask | 1 << slot, ..from }, bit);
+                }
+            }
+            for crash in 0..self.crashed.len() {
+                if self.crashed[crash] > self.usage.count(from.used, crash as u32) {
+                    let state = space.step(from.state, self.calls.crashes[crash].0);
+                    if state != IMPOSSIBLE && state != from.state {
+                        let used = self.usage.one_more(from.used, crash as u32);
+                        cost += self.found(space, Possibility { state, used, ..from }, bit);
+                    }
+                }
+            }
+            let in_use = || self.waiting.bytes() + self.done.bytes() + self.usage.bytes() + space.bytes();
+            if let Some(end) = purse.spend(cost).or_else(|| purse.check_bytes(in_use)) {
+                return Some(end);
+            }
+        }
+        self.largest = self.largest.max(self.done.list.len() + self.waiting.list.len());
+        self.possible.clear();
+        self.possible.extend(
+            self.done
+                .list
+                .iter()
+                .zip(&self.done.dead)
+                .filter(|(_, dead)| !**dead)
+                .map(|(possibility, _)| *possibility),
+        );
+        None
+    }
+
+    /// Lets the open observers see the new state, and files the possibility.
+    fn found<M: Model>(&mut self, space: &mut Space<'a, M>, mut new: Possibility, bit: u128) -> u64 {
+        let mut open = self.open_observers & !new.mask;
+        while open != 0 {
+            let slot = open.trailing_zeros();
+            open &= open - 1;
+            if space.step(new.state, self.class_at[slot as usize]) != IMPOSSIBLE {
+                new.mask |= 1 << slot;
+            }
+        }
+        let set = if new.mask & bit != 0 { &mut self.done } else { &mut self.waiting };
+        set.insert(new, &self.usage)
+    }
+
+    /// What was possible just before the return that is not.
+    fn failure(&self) -> Failure {
+        let mut call_at = vec![u32::MAX; self.calls.slots as usize];
+        for step in &self.calls.steps[..self.at] {
+            if let Step::Invoke(call) = *step
+                && self.calls.infos[call as usize].crash.is_none()
+            {
+                call_at[self.calls.infos[call as usize].slot as usize] = call;
+            }
+        }
+        let open = self.open_changers | self.open_observers;
+        let configs = self.waiting.list.iter().map(|possibility| Config {
+            state: possibility.state,
+            pending: (0..self.calls.slots)
+                .filter(|slot| (open & !possibility.mask) >> slot & 1 == 1)
+                .map(|slot| call_at[slot as usize])
+                .collect(),
+        });
+        Failure::new(self.at, configs)
+    }
+}

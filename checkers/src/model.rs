@@ -1,0 +1,172 @@
+//! `Model`: what the system would do if it were one thread.
+//!
+//! ```text
+//! step(5, write 7, done)           = 7
+//! step(7, read,    answered 7)     = 7
+//! step(7, read,    answered 5)     = none: not in this state
+//! step(7, cas 7->8, nobody knows)  = 8      an unknown outcome is whatever would have happened
+//! ```
+//!
+//! A model judges one key. Deliberately deterministic: one operation in one state has one result; what is
+//! undetermined is the order, and that is the checker's work.
+
+mod cas_register;
+mod kv;
+mod register;
+mod spec;
+
+use std::{fmt, hash::Hash, str::FromStr};
+
+pub use self::{
+    cas_register::CasRegister,
+    kv::Kv,
+    register::Register,
+    spec::{Spec, SpecState},
+};
+use crate::{Op, Ret, Value};
+
+/// The models by themselves, for `use checkers::models::Kv`.
+pub mod models {
+    pub use super::{CasRegister, Kv, Register, Spec, SpecState};
+}
+
+/// A sequential specification over [`Op`] and [`Ret`].
+pub trait Model: Clone + Send + Sync {
+    /// Everything the future depends on. Equal states must behave equally.
+    type State: Clone + Eq + Hash + fmt::Debug + Send + Sync;
+
+    /// Its name, for messages.
+    fn name(&self) -> &str;
+
+    /// The state of a key that nobody has touched.
+    fn init(&self) -> Self::State;
+
+    /// What `op` makes of `state`, or `None` if in this state it would not have answered `ret`.
+    ///
+    /// `ret` is `None` when the outcome is unknown: then any answer goes, and the result is that of the operation
+    /// taking effect.
+    fn step(&self, state: &Self::State, op: &Op, ret: Option<&Ret>) -> Option<Self::State>;
+
+    /// Looks at all operations of one key before they are judged; `None` stands for an unknown outcome. Returns the
+    /// model to judge them by, which may be tuned to them.
+    ///
+    /// # Errors
+    /// Why they are outside of what this model knows. The verdict is then unknown: never guess, and never cry wolf.
+    fn fit(&self, calls: &[(&Op, Option<&Ret>)]) -> Result<Self, String> {
+        let _ = calls;
+        Ok(self.clone())
+    }
+
+    /// What is known of an operation without looking at a state. Lets the search drop and reorder operations;
+    /// [`Effect::Opaque`] is always right, and slow.
+    fn effect<'a>(&self, op: &'a Op, ret: Option<&'a Ret>) -> Effect<'a> {
+        let _ = (op, ret);
+        Effect::Opaque
+    }
+
+    /// The state in words, for people.
+    fn describe(&self, state: &Self::State) -> String {
+        format!("{state:?}")
+    }
+
+    /// The state as data, for reports.
+    fn to_json(&self, state: &Self::State) -> serde_json::Value {
+        serde_json::Value::String(self.describe(state))
+    }
+
+    /// About how many bytes a state takes, for the budget.
+    fn weight(&self, state: &Self::State) -> usize {
+        size_of_val(state)
+    }
+}
+
+/// What an operation may do to a state that is one [`Value`], whatever the state.
+///
+/// The first three promise something, and the search relies on it; see `linearizability::prune` for the proofs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Effect<'a> {
+    /// Never changes the state. With `Some(v)` it is possible in the state `v` and in no other; with `None` in some.
+    Observe(Option<&'a Value>),
+    /// Possible in every state, and leaves `to`.
+    Set {
+        /// The value it leaves.
+        to: &'a Value,
+    },
+    /// Turns `from` into `to`. In any other state it is impossible if its outcome is known, and without effect if not.
+    Swap {
+        /// The value that it needs.
+        from: &'a Value,
+        /// The value that it leaves.
+        to: &'a Value,
+    },
+    /// Anything else.
+    Opaque,
+}
+
+/// The built-in models by name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ModelName {
+    /// [`Register`].
+    Register,
+    /// [`CasRegister`].
+    CasRegister,
+    /// [`Kv`].
+    Kv,
+}
+
+impl ModelName {
+    /// Every built-in model, in the order of the declaration.
+    pub const ALL: [ModelName; 3] = [ModelName::Register, ModelName::CasRegister, ModelName::Kv];
+
+    /// The name in test files and on the command line.
+    pub fn name(self) -> &'static str {
+        self.entry().0
+    }
+
+    fn entry(self) -> &'static (&'static str, &'static str) {
+        &models()[self as usize]
+    }
+}
+
+impl fmt::Display for ModelName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for ModelName {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        ModelName::ALL.into_iter().find(|model| model.name() == name).ok_or_else(|| {
+            let names: Vec<_> = models().iter().map(|(name, _)| *name).collect();
+            format!("unknown model \"{name}\": use one of {}", names.join(", "))
+        })
+    }
+}
+
+/// The built-in models: name and one line each, in the order of [`ModelName::ALL`].
+pub fn models() -> &'static [(&'static str, &'static str)] {
+    &[
+        ("register", "one value a key; read and write"),
+        ("cas-register", "a register that can also compare-and-set"),
+        ("kv", "a key-value store: read, write, compare-and-set, append and delete"),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_come_back() {
+        for model in ModelName::ALL {
+            assert_eq!(model.name().parse(), Ok(model));
+        }
+        let error = "queue".parse::<ModelName>().unwrap_err();
+        assert_eq!(error, "unknown model \"queue\": use one of register, cas-register, kv");
+        assert_eq!(ModelName::Register.name(), Register::default().name());
+        assert_eq!(ModelName::CasRegister.name(), CasRegister::default().name());
+        assert_eq!(ModelName::Kv.name(), Kv::default().name());
+    }
+}
