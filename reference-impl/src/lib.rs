@@ -1,1 +1,4 @@
 //! placeholder
+pub mod bugs;
+pub mod core;
+pub mod sim;

@@ -1,0 +1,542 @@
+//! The consensus core, sans-IO: messages, ticks, client commands and disk completions in; disk writes, messages and replies
+//! out. Same inputs, same outputs, for ever.
+//!
+//! ```text
+//!            Input                               Effect
+//!  Message{from, …} ─┐                     ┌─→ Persist{token, records}      to the log; later comes back as Persisted(token)
+//!  Client{…}        ─┤   step(now, input)  ├─→ Send{to, message, after}     after: only once that token is on disk
+//!  Tick             ─┼──────→ Core ───────→├─→ Reply{to, reply}
+//!  Persisted(token) ─┘                     └─→ Note(…)                      for the operator's log
+//!
+//!  a write under Multi-Paxos                          a write under Basic Paxos
+//!   client   leader    acceptors                       client  proposer  acceptors
+//!     │ put ─→ │ Accept ──→ │ (disk)                     │ put ─→ │ Prepare ──→ │ (disk)
+//!     │        │ ←─ Accepted│                            │        │ ←── Promise │
+//!     │ ←─ ok  │  quorum: chosen, applied                │        │ Accept ───→ │ (disk)
+//!     │        │  (others learn by the next              │        │ ←── Accepted│
+//!     │        │   Accept or Heartbeat)                  │ ←─ ok  │ Chosen ───→ │
+//! ```
+//!
+//! "After the token" is how promises and acceptances are durable *before* they are answered: a driver that obeys `after`
+//! cannot get it wrong, and a crash loses exactly the tokens that were not reported. A node talks to itself like to anyone
+//! else, through a loop-back that obeys the same rule, so that the leader's own vote counts only when it is on disk.
+//!
+//! Deliberately not here: sockets, clocks, threads, files, and any randomness but the seeded one of [`Config::seed`].
+//! Snapshots, truncation, membership and quorum reads are not there yet; they belong beside [`learner`] and [`lease`].
+
+mod acceptor;
+mod ballot;
+mod basic;
+mod catchup;
+mod clients;
+mod command;
+mod config;
+mod election;
+mod leader;
+mod learner;
+mod lease;
+mod machine;
+mod message;
+mod record;
+mod session;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::SeedableRng;
+
+pub use acceptor::{Acceptor, Refused};
+pub use ballot::{Ballot, Mono, NodeId, Slot};
+pub use command::{Command, Entry, EntryId, Failure, Op, Output, Path, ReadMode, Reply, Served};
+pub use config::{Config, Protocol, Timing};
+pub use learner::{Conflict, Learner};
+pub use lease::{Grant, Lease};
+pub use machine::{Applied, Machine};
+pub use message::{Message, Scope, Vote};
+pub use record::{Durable, Record};
+pub use session::{SESSIONS_MAX, Seen, Sessions};
+
+use basic::Basic;
+use catchup::CatchUp;
+use clients::Clients;
+use election::Candidate;
+use leader::{Leader, Proposal};
+
+/// Largest key, in bytes.
+pub const KEY_MAX: usize = 4 << 10;
+/// Largest value, in bytes.
+pub const VALUE_MAX: usize = 1 << 20;
+
+/// Names a write to the log; grows by one with each. Reporting one reports all before it.
+pub type Token = u64;
+
+/// Names a client's call at this node; the driver's choice.
+pub type Call = u64;
+
+/// What can happen to a core.
+#[derive(Clone, Debug)]
+#[allow(missing_docs)]
+pub enum Input {
+    /// A message arrived.
+    Message { from: NodeId, message: Message },
+    /// A client calls. `deadline` is how long the node may keep trying (`None`: [`Timing::deadline`]).
+    Client { call: Call, command: Command, deadline: Option<Duration>, no_forward: bool },
+    /// Time has passed.
+    Tick,
+    /// This token, and every one before it, is on disk.
+    Persisted(Token),
+}
+
+/// What a core wants done, in this order.
+#[derive(Clone, Debug)]
+#[allow(missing_docs)]
+pub enum Effect {
+    /// Write these records, in the order of their tokens, then report `Input::Persisted(token)`.
+    Persist { token: Token, records: Vec<Record> },
+    /// Send, but not before `after` is on disk.
+    Send { to: NodeId, message: Message, after: Option<Token> },
+    /// Answer a call, once.
+    Reply { call: Call, reply: Box<Reply> },
+    /// Tell the operator.
+    Note(Note),
+}
+
+/// Something an operator wants to know.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum Note {
+    /// Stands for election.
+    Candidate { ballot: Ballot, after: Slot },
+    /// Has a quorum of promises; `reproposed` open slots were taken over, reads wait for `barrier`.
+    Elected { ballot: Ballot, reproposed: usize, barrier: Slot },
+    /// No longer leads; why.
+    SteppedDown { ballot: Ballot, why: &'static str },
+    /// Follows a new leader.
+    Follows { ballot: Ballot },
+    /// A leader asks for a longer lease than this node was configured for; its heartbeats are not acknowledged.
+    LeaseTooLong { leader: NodeId, asked: Duration },
+    /// Two values were learned for one slot: the cluster has lost data, or a node's disk was changed.
+    Conflict { slot: Slot },
+}
+
+/// What a node is at the moment.
+#[derive(Clone, Debug)]
+enum Role {
+    Follower,
+    Candidate(Candidate),
+    Leader(Box<Leader>),
+}
+
+/// What a node believes at a moment.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub struct Status {
+    pub node: NodeId,
+    /// `leader`, `candidate`, `follower` or `proposer`.
+    pub role: &'static str,
+    pub promised: Ballot,
+    pub leading: Option<Ballot>,
+    /// Believed leader, 0 if none.
+    pub leader: NodeId,
+    pub commit: Slot,
+    pub applied: Slot,
+    pub last_slot: Slot,
+    /// On the node's own clock.
+    pub lease_until: Option<Mono>,
+    pub elections_won: u64,
+    pub applied_hash: u64,
+}
+
+/// One node of the cluster, without its surroundings.
+#[derive(Clone, Debug)]
+pub struct Core {
+    config: Config,
+    epoch: u64,
+    rng: ChaCha8Rng,
+    acceptor: Acceptor,
+    learner: Learner,
+    grant: Grant,
+    role: Role,
+    /// The highest ballot that a leader was heard of under.
+    follows: Option<Ballot>,
+    election_at: Mono,
+    /// The highest round seen anywhere.
+    top_round: u64,
+    elections_won: u64,
+    /// Accepts in flight, whoever leads by now: a quorum of votes chooses even for a leader who has been deposed.
+    proposals: BTreeMap<(Slot, Ballot), Proposal>,
+    /// Bytes of their entries.
+    open_bytes: usize,
+    clients: Clients,
+    basic: Basic,
+    catch_up: CatchUp,
+    next_id: u64,
+    issued: Token,
+    persisted: Token,
+    /// Own messages that wait for the own disk.
+    loopback: BTreeMap<Token, Vec<Message>>,
+    inbox: VecDeque<Message>,
+    /// Learned values that differ from the own vote: they are written before any commit hint that covers them.
+    unwritten: Vec<Record>,
+    commit_noted: Slot,
+    commit_noted_at: Mono,
+    next_gossip: Mono,
+    effects: Vec<Effect>,
+}
+
+/// How long a commit hint may wait for company before it is written alone.
+const COMMIT_HINT_EVERY: Duration = Duration::from_millis(500);
+
+impl Core {
+    /// A node with what its disk remembers. [`Durable::begin_incarnation`] must have been called, and its record be on disk.
+    pub fn new(config: Config, durable: Durable, now: Mono) -> Self {
+        let first_start = durable.epoch <= 1;
+        let grant = if first_start {
+            Grant::default()
+        } else {
+            Grant::after_restart(now + durable.lease.max(config.timing.lease))
+        };
+        let seed = config.seed ^ (u64::from(config.id) << 32) ^ durable.epoch.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let acceptor = Acceptor::recover(config.protocol, config.hooks, &durable);
+        let mut core = Core {
+            epoch: durable.epoch,
+            rng: ChaCha8Rng::seed_from_u64(seed),
+            top_round: acceptor.highest_promise().round,
+            acceptor,
+            learner: Learner::default(),
+            grant,
+            role: Role::Follower,
+            follows: None,
+            election_at: now,
+            elections_won: 0,
+            proposals: BTreeMap::new(),
+            open_bytes: 0,
+            clients: Clients::default(),
+            basic: Basic::default(),
+            catch_up: CatchUp::default(),
+            next_id: 1,
+            issued: 0,
+            persisted: 0,
+            loopback: BTreeMap::new(),
+            inbox: VecDeque::new(),
+            unwritten: Vec::new(),
+            commit_noted: durable.commit,
+            commit_noted_at: now,
+            next_gossip: now,
+            effects: Vec::new(),
+            config,
+        };
+        for (slot, entry) in &durable.chosen {
+            core.learn(*slot, entry, now);
+        }
+        for vote in durable.votes.range(..=durable.commit).map(|(_, vote)| vote) {
+            if !durable.chosen.contains_key(&vote.slot) {
+                core.learn(vote.slot, &vote.entry, now);
+            }
+        }
+        core.apply(now);
+        core.effects.clear();
+        core.unwritten.clear();
+        core.reset_election(now);
+        core
+    }
+
+    /// Takes one input at `now`, the node's own clock read *after* the input was received (a lease is checked against it),
+    /// and returns what is to be done, in order.
+    pub fn step(&mut self, now: Mono, input: Input) -> Vec<Effect> {
+        match input {
+            Input::Message { from, message } => {
+                if self.config.nodes.contains(&from) {
+                    self.on_message(from, message, now);
+                }
+            }
+            Input::Client { call, command, deadline, no_forward } => {
+                self.on_client(call, command, deadline, no_forward, now);
+            }
+            Input::Tick => self.on_tick(now),
+            Input::Persisted(token) => {
+                self.persisted = self.persisted.max(token);
+                let later = self.loopback.split_off(&(token + 1));
+                let ready = std::mem::replace(&mut self.loopback, later);
+                self.inbox.extend(ready.into_values().flatten());
+            }
+        }
+        self.settle(now);
+        if !self.unwritten.is_empty() {
+            self.persist(Vec::new(), now);
+        }
+        std::mem::take(&mut self.effects)
+    }
+
+    /// Handles what the node has told itself, until it is quiet.
+    fn settle(&mut self, now: Mono) {
+        loop {
+            while let Some(message) = self.inbox.pop_front() {
+                self.on_message(self.config.id, message, now);
+            }
+            if self.config.protocol == Protocol::BasicPaxos {
+                self.basic_advance(now);
+            }
+            if self.inbox.is_empty() {
+                break;
+            }
+        }
+    }
+
+    fn on_message(&mut self, from: NodeId, message: Message, now: Mono) {
+        match message {
+            Message::Prepare { ballot, scope } => self.on_prepare(from, ballot, scope, now),
+            Message::Promise { ballot, scope, commit, votes } => {
+                self.on_promise(from, ballot, scope, commit, votes, now);
+            }
+            Message::Nack { ballot, slot, promised, .. } => self.on_nack(from, ballot, slot, promised, now),
+            Message::Accept { ballot, slot, entry, commit } => {
+                self.on_accept(from, ballot, slot, entry, commit, now);
+            }
+            Message::Accepted { ballot, slot } => self.on_accepted(from, ballot, slot, now),
+            Message::Heartbeat { ballot, commit, round, lease } => {
+                self.on_heartbeat(from, ballot, commit, round, lease, now);
+            }
+            Message::HeartbeatAck { ballot, round } => self.on_heartbeat_ack(from, ballot, round, now),
+            Message::Fetch { from: slot } => self.on_fetch(from, slot),
+            Message::Chosen { entries, commit } => self.on_chosen(from, entries, commit, now),
+            Message::Forward { id, command, ttl } => self.on_forward(from, id, command, ttl, now),
+            Message::ForwardReply { id, reply } => self.on_forward_reply(id, *reply, now),
+        }
+    }
+
+    fn on_tick(&mut self, now: Mono) {
+        match self.config.protocol {
+            Protocol::MultiPaxos => {
+                self.election_tick(now);
+                self.leader_tick(now);
+            }
+            Protocol::BasicPaxos => self.basic_tick(now),
+        }
+        self.catch_up_tick(now);
+        self.clients_tick(now);
+        if self.learner.applied() > self.commit_noted && now.since(self.commit_noted_at) >= COMMIT_HINT_EVERY {
+            self.persist(Vec::new(), now);
+        }
+    }
+
+    /// When the core wants a tick even if nothing happens; `None` if an ordinary tick is enough.
+    pub fn wakeup(&self) -> Option<Mono> {
+        self.basic.wakeup()
+    }
+
+    // --- the acceptor's messages ------------------------------------------------------------------------------------
+
+    fn on_prepare(&mut self, from: NodeId, ballot: Ballot, scope: Scope, now: Mono) {
+        self.top_round = self.top_round.max(ballot.round);
+        let slot = scope.slot();
+        if let Scope::Only(slot) = scope
+            && self.learner.chosen(slot).is_some()
+        {
+            return self.on_fetch(from, slot);
+        }
+        if self.config.protocol == Protocol::MultiPaxos && self.config.hooks.honours_lease() {
+            let lease_left = self.grant.refuses(from, now);
+            if !lease_left.is_zero() {
+                let promised = self.acceptor.promised(slot);
+                return self.send(from, Message::Nack { ballot, slot, promised, lease_left }, None);
+            }
+        }
+        match self.acceptor.prepare(ballot, scope) {
+            Err(Refused(promised)) => self.refuse(from, ballot, slot, promised),
+            Ok(record) => {
+                if let Some(record) = record
+                    && self.config.hooks.writes_promises()
+                {
+                    self.persist(vec![record], now);
+                }
+                self.yield_to(ballot, now);
+                let commit = self.learner.applied();
+                let votes = self.acceptor.votes(scope, commit);
+                self.send_when_durable(from, Message::Promise { ballot, scope, commit, votes });
+            }
+        }
+    }
+
+    fn on_accept(&mut self, from: NodeId, ballot: Ballot, slot: Slot, entry: Arc<Entry>, commit: Slot, now: Mono) {
+        self.top_round = self.top_round.max(ballot.round);
+        if let Some(chosen) = self.learner.chosen(slot).filter(|chosen| **chosen != entry) {
+            // A late vote that lost. It must not pass for the chosen value when a commit hint is read back.
+            self.unwritten.push(Record::Chosen { slot, entry: chosen.clone() });
+        }
+        match self.acceptor.accept(ballot, slot, entry) {
+            Err(Refused(promised)) => self.refuse(from, ballot, slot, promised),
+            Ok(record) => {
+                if let Some(record) = record {
+                    self.persist(vec![record], now);
+                }
+                if self.config.protocol == Protocol::MultiPaxos {
+                    self.hear_leader(ballot, now);
+                }
+                let accepted = Message::Accepted { ballot, slot };
+                if self.config.hooks.syncs_acceptances() {
+                    self.send_when_durable(from, accepted);
+                } else {
+                    self.send(from, accepted, None);
+                }
+            }
+        }
+        match self.config.protocol {
+            Protocol::MultiPaxos => self.learn_commit(from, ballot, commit, now),
+            // Ballots of different slots have nothing to do with each other: an own vote proves nothing.
+            Protocol::BasicPaxos => self.want(commit, from, now),
+        }
+    }
+
+    fn refuse(&mut self, from: NodeId, ballot: Ballot, slot: Slot, promised: Ballot) {
+        self.send(from, Message::Nack { ballot, slot, promised, lease_left: Duration::ZERO }, None);
+    }
+
+    fn on_nack(&mut self, from: NodeId, ballot: Ballot, slot: Slot, promised: Ballot, now: Mono) {
+        self.top_round = self.top_round.max(promised.round);
+        match self.config.protocol {
+            Protocol::MultiPaxos if promised > ballot => self.outbid(ballot, now),
+            Protocol::MultiPaxos => {} // bound by a lease for a while: the candidate keeps asking
+            Protocol::BasicPaxos => self.basic_nack(from, ballot, slot, now),
+        }
+    }
+
+    // --- learning ---------------------------------------------------------------------------------------------------
+
+    /// `slot` is chosen. Applies nothing yet.
+    fn learn(&mut self, slot: Slot, entry: &Arc<Entry>, now: Mono) {
+        match self.learner.choose(slot, entry) {
+            Err(Conflict) => self.effects.push(Effect::Note(Note::Conflict { slot })),
+            Ok(false) => {}
+            Ok(true) => {
+                if self.acceptor.vote(slot).is_none_or(|vote| vote.entry != *entry) {
+                    self.unwritten.push(Record::Chosen { slot, entry: entry.clone() });
+                }
+                self.clients.chosen(entry.id, now);
+                self.close(slot, entry.id);
+            }
+        }
+    }
+
+    /// Forgets the proposals for a slot that has its value, and tells the clients of those that lost.
+    fn close(&mut self, slot: Slot, chosen: EntryId) {
+        let open = (slot, Ballot::ZERO)..=(slot, Ballot { round: u64::MAX, node: NodeId::MAX });
+        let closed: Vec<_> = self.proposals.range(open).map(|(key, _)| *key).collect();
+        for key in closed {
+            let Some(proposal) = self.proposals.remove(&key) else { continue };
+            self.open_bytes -= proposal.entry.size();
+            // Basic Paxos tries such a command again at the next slot.
+            if proposal.entry.id != chosen && self.config.protocol == Protocol::MultiPaxos {
+                self.answer_unknown(proposal.entry.id, "another command was chosen for its slot");
+            }
+        }
+    }
+
+    /// Applies all that is chosen without a hole, and answers whoever waits for it.
+    fn apply(&mut self, now: Mono) {
+        let before = self.learner.applied();
+        while let Some((slot, entry, applied)) = self.learner.apply_next(self.config.hooks) {
+            if let Some(applied) = applied {
+                self.answer_applied(slot, entry.id, applied, now);
+            }
+        }
+        if self.learner.applied() > before {
+            self.after_progress(now);
+        }
+    }
+
+    /// The applied prefix has grown.
+    fn after_progress(&mut self, now: Mono) {
+        match self.role {
+            Role::Candidate(_) => self.try_to_lead(now),
+            Role::Leader(_) => self.fill_window(now),
+            Role::Follower => {}
+        }
+    }
+
+    // --- plumbing ---------------------------------------------------------------------------------------------------
+
+    fn fresh_id(&mut self) -> EntryId {
+        self.next_id += 1;
+        EntryId { node: self.config.id, epoch: self.epoch, n: self.next_id - 1 }
+    }
+
+    /// Writes records, and the commit hint with them if it has moved.
+    fn persist(&mut self, mut records: Vec<Record>, now: Mono) {
+        records.append(&mut self.unwritten);
+        if self.learner.applied() > self.commit_noted {
+            self.commit_noted = self.learner.applied();
+            self.commit_noted_at = now;
+            records.push(Record::Commit { slot: self.commit_noted });
+        }
+        if !records.is_empty() {
+            self.issued += 1;
+            self.effects.push(Effect::Persist { token: self.issued, records });
+        }
+    }
+
+    fn send(&mut self, to: NodeId, message: Message, after: Option<Token>) {
+        if to != self.config.id {
+            self.effects.push(Effect::Send { to, message, after });
+        } else if let Some(token) = after {
+            self.loopback.entry(token).or_default().push(message);
+        } else {
+            self.inbox.push_back(message);
+        }
+    }
+
+    /// Sends once everything that was decided so far is on disk: also what an earlier step decided and a duplicate repeats.
+    fn send_when_durable(&mut self, to: NodeId, message: Message) {
+        let after = (self.issued > self.persisted).then_some(self.issued);
+        self.send(to, message, after);
+    }
+
+    fn broadcast(&mut self, message: &Message) {
+        let others: Vec<NodeId> = self.config.others().collect();
+        for to in others {
+            self.send(to, message.clone(), None);
+        }
+    }
+
+    // --- looking in -------------------------------------------------------------------------------------------------
+
+    /// What this node believes.
+    pub fn status(&self) -> Status {
+        let (role, leading, lease_until) = match &self.role {
+            _ if self.config.protocol == Protocol::BasicPaxos => ("proposer", None, None),
+            Role::Follower => ("follower", None, None),
+            Role::Candidate(_) => ("candidate", None, None),
+            Role::Leader(leader) => ("leader", Some(leader.ballot), self.lease_until(leader)),
+        };
+        Status {
+            node: self.config.id,
+            role,
+            promised: self.acceptor.highest_promise(),
+            leading,
+            leader: self.follows.map_or(0, |ballot| ballot.node),
+            commit: self.learner.applied(),
+            applied: self.learner.applied(),
+            last_slot: self.acceptor.last_slot().max(self.learner.last_chosen()),
+            lease_until,
+            elections_won: self.elections_won,
+            applied_hash: self.learner.hash(),
+        }
+    }
+
+    /// The acceptor's memory.
+    pub fn acceptor(&self) -> &Acceptor {
+        &self.acceptor
+    }
+
+    /// What was chosen and applied.
+    pub fn learner(&self) -> &Learner {
+        &self.learner
+    }
+
+    /// How it was configured.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+}

@@ -1,0 +1,142 @@
+//! What a node is told once, at its start.
+//!
+//! ```text
+//! heartbeat 50 ms ──── lease 600 ms ─────────────────┐ the grant: keeps a second leader away
+//!                      election 150..400 ms ──┐      │ the suspicion: somebody should lead again
+//!                                             └──────┴→ candidate after both
+//! ```
+//!
+//! All nodes of a cluster must be given the same nodes, protocol and lease. Deliberately no defaults that differ by
+//! machine, and no file: flags are enough (see `node`).
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use super::ballot::NodeId;
+use crate::bugs::Hooks;
+
+/// Which protocol decides. Fixed when a data directory is first used.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, clap::ValueEnum)]
+pub enum Protocol {
+    /// A leader prepares once for all slots; each command then takes one round trip.
+    #[default]
+    MultiPaxos,
+    /// Any node proposes; each command prepares its own slot: two round trips.
+    BasicPaxos,
+}
+
+impl Protocol {
+    /// Name on the command line and on the wire.
+    pub fn name(self) -> &'static str {
+        match self {
+            Protocol::MultiPaxos => "multi-paxos",
+            Protocol::BasicPaxos => "basic-paxos",
+        }
+    }
+}
+
+impl std::fmt::Display for Protocol {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// Durations, all on the node's own clock.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Timing {
+    /// Between two heartbeats of a leader.
+    pub heartbeat: Duration,
+    /// For how long an acceptor binds itself to a leader with each acknowledged heartbeat.
+    pub lease: Duration,
+    /// Assumed largest error of any clock's *rate*, in parts per million. The leader counts on its lease for only
+    /// `lease * (1 - rho) / (1 + rho)`.
+    pub drift_ppm: u32,
+    /// A follower suspects the leader after a random time of this range without a sign of life.
+    pub election: (Duration, Duration),
+    /// An accept without an answer is sent again after this long, then after twice as long, …
+    pub resend: Duration,
+    /// How long a command waits for somebody to lead before it is refused.
+    pub leader_wait: Duration,
+    /// Time for a command whose client named none.
+    pub deadline: Duration,
+    /// First bound of the random back-off between duelling Basic Paxos proposers; doubles with each lost round.
+    pub backoff: Duration,
+    /// Largest bound of that back-off.
+    pub backoff_max: Duration,
+}
+
+impl Default for Timing {
+    fn default() -> Self {
+        Timing {
+            heartbeat: Duration::from_millis(50),
+            lease: Duration::from_millis(600),
+            drift_ppm: 10_000,
+            election: (Duration::from_millis(150), Duration::from_millis(400)),
+            resend: Duration::from_millis(150),
+            leader_wait: Duration::from_millis(700),
+            deadline: Duration::from_millis(2_000),
+            backoff: Duration::from_millis(5),
+            backoff_max: Duration::from_millis(250),
+        }
+    }
+}
+
+impl Timing {
+    /// The part of an acknowledged lease that a leader may count on (Gray & Cheriton 1989, with rates instead of offsets).
+    pub fn usable_lease(&self) -> Duration {
+        let rho = f64::from(self.drift_ppm) / 1e6;
+        self.lease.mul_f64((1.0 - rho) / (1.0 + rho))
+    }
+}
+
+/// Everything a core is told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// This node.
+    pub id: NodeId,
+    /// All voters, this node included.
+    pub nodes: BTreeSet<NodeId>,
+    /// How commands are decided.
+    pub protocol: Protocol,
+    /// Durations.
+    pub timing: Timing,
+    /// How many slots may be open at once.
+    pub window: u64,
+    /// How many bytes may be open at once; one entry is always allowed.
+    pub window_bytes: usize,
+    /// How many commands may wait for the window.
+    pub queue: usize,
+    /// Seed of the random waits. Together with the inputs it determines everything the core does.
+    pub seed: u64,
+    /// Planted bugs; none by default.
+    pub hooks: Hooks,
+}
+
+impl Config {
+    /// A node of a cluster with the usual settings.
+    pub fn new(id: NodeId, nodes: impl IntoIterator<Item = NodeId>, protocol: Protocol) -> Self {
+        let mut nodes: BTreeSet<NodeId> = nodes.into_iter().collect();
+        nodes.insert(id);
+        Config {
+            id,
+            nodes,
+            protocol,
+            timing: Timing::default(),
+            window: 1024,
+            window_bytes: 16 << 20,
+            queue: 8192,
+            seed: 0,
+            hooks: Hooks::default(),
+        }
+    }
+
+    /// How many nodes decide.
+    pub fn quorum(&self) -> usize {
+        self.hooks.quorum(self.nodes.len())
+    }
+
+    /// All voters but this one.
+    pub fn others(&self) -> impl Iterator<Item = NodeId> + '_ {
+        self.nodes.iter().copied().filter(|node| *node != self.id)
+    }
+}

@@ -1,0 +1,236 @@
+//! Phase 1, once for all slots: who leads, and what the new leader must finish before its own work.
+//!
+//! ```text
+//! silence ─→ candidate: Prepare(b, from = applied + 1) ─→ quorum of promises, own one included and on disk
+//!              │ someone in the quorum knows more chosen slots?  fetch them first
+//!              └─→ leader: every open slot gets the reported value of the highest ballot, gaps get a no-op,
+//!                  and then a barrier no-op: no local read before that is applied
+//! ```
+//!
+//! A promise does not repeat what its sender knows to be chosen: it says up to where, and the candidate fetches that. All
+//! votes above the highest such point are in the promises, so P3 holds for every open slot.
+//!
+//! `Prepare` leaves in parallel with the own disk write. That is safe: what a restarted candidate could repeat is only the
+//! question, whose old answers stay true; it proposes a value only after its own promise is durable, and then never uses
+//! the ballot again. There is no pre-vote: a node that comes back from a partition costs the leader one re-election.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use rand::RngExt;
+
+use super::ballot::{Ballot, Mono, NodeId, Slot};
+use super::leader::Leader;
+use super::message::{Message, Scope, Vote};
+use super::{Core, Effect, Note, Role};
+
+/// A node that stands for election.
+#[derive(Clone, Debug)]
+pub(super) struct Candidate {
+    ballot: Ballot,
+    from: Slot,
+    promises: BTreeMap<NodeId, (Slot, Vec<Vote>)>,
+    give_up_at: Mono,
+    ask_again_at: Mono,
+}
+
+impl Core {
+    /// Draws a new moment for the next candidacy: after a random silence, and not before the own grant has run out.
+    pub(super) fn reset_election(&mut self, now: Mono) {
+        let (min, max) = self.config.timing.election;
+        let wait = self.rng.random_range(min..=max.max(min));
+        self.election_at = now + wait;
+        if self.config.hooks.honours_lease() {
+            let bound = self.grant.refuses(self.config.id, now);
+            // The spread keeps the followers, whose grants end together, from standing together.
+            self.election_at = self.election_at.max(now + bound + (wait - min));
+        }
+    }
+
+    pub(super) fn election_tick(&mut self, now: Mono) {
+        match &mut self.role {
+            Role::Leader(_) => {}
+            Role::Follower => {
+                if now >= self.election_at {
+                    self.stand(now);
+                }
+            }
+            Role::Candidate(candidate) if now >= candidate.give_up_at && candidate.is_stuck(self.config.quorum()) => {
+                self.stand(now);
+            }
+            Role::Candidate(candidate) if now >= candidate.ask_again_at => {
+                candidate.ask_again_at = now + self.config.timing.heartbeat;
+                let (ballot, scope) = (candidate.ballot, Scope::From(candidate.from));
+                let silent: Vec<NodeId> =
+                    self.config.others().filter(|node| !candidate.promises.contains_key(node)).collect();
+                for node in silent {
+                    self.send(node, Message::Prepare { ballot, scope }, None);
+                }
+            }
+            Role::Candidate(_) => {}
+        }
+    }
+
+    /// Stands for election under a ballot above everything seen.
+    fn stand(&mut self, now: Mono) {
+        let round = 1 + self.top_round.max(self.acceptor.highest_promise().round);
+        let ballot = Ballot { round, node: self.config.id };
+        let from = self.learner.applied() + 1;
+        self.follows = None;
+        self.role = Role::Candidate(Candidate {
+            ballot,
+            from,
+            promises: BTreeMap::new(),
+            give_up_at: now + self.config.timing.election.1 * 2,
+            ask_again_at: now + self.config.timing.heartbeat,
+        });
+        self.effects.push(Effect::Note(Note::Candidate { ballot, after: from - 1 }));
+        let prepare = Message::Prepare { ballot, scope: Scope::From(from) };
+        self.broadcast(&prepare);
+        self.send(self.config.id, prepare, None);
+    }
+
+    pub(super) fn on_promise(
+        &mut self,
+        from: NodeId,
+        ballot: Ballot,
+        scope: Scope,
+        commit: Slot,
+        votes: Vec<Vote>,
+        now: Mono,
+    ) {
+        if let Scope::Only(slot) = scope {
+            return self.basic_promise(from, ballot, slot, votes, now);
+        }
+        let Role::Candidate(candidate) = &mut self.role else { return };
+        if ballot == candidate.ballot && scope.slot() <= candidate.from {
+            candidate.promises.insert(from, (commit, votes));
+            self.try_to_lead(now);
+        }
+    }
+
+    /// Leads, if a quorum has promised and everything is known that one of it knows to be chosen.
+    pub(super) fn try_to_lead(&mut self, now: Mono) {
+        let Role::Candidate(candidate) = &self.role else { return };
+        if candidate.promises.len() < self.config.quorum() || !candidate.promises.contains_key(&self.config.id) {
+            return;
+        }
+        let ahead = candidate.promises.iter().map(|(node, (commit, _))| (*commit, *node)).max();
+        if let Some((commit, node)) = ahead
+            && commit > self.learner.applied()
+        {
+            return self.want(commit, node, now);
+        }
+        let ballot = candidate.ballot;
+        let mut values = if self.config.hooks.heeds_reported_votes() {
+            candidate.reported()
+        } else {
+            BTreeMap::new()
+        };
+        let applied = self.learner.applied();
+        values.retain(|slot, _| *slot > applied);
+        for (slot, entry) in self.learner.chosen_from(applied + 1) {
+            values.insert(slot, entry.clone());
+        }
+        let last = values.last_key_value().map_or(applied, |(slot, _)| *slot);
+
+        self.elections_won += 1;
+        self.role = Role::Leader(Box::new(Leader::new(ballot, last + 1, now)));
+        let reproposed = (last - applied) as usize;
+        self.effects.push(Effect::Note(Note::Elected { ballot, reproposed, barrier: last + 1 }));
+        for slot in applied + 1..=last {
+            let entry = values.remove(&slot).unwrap_or_else(|| self.no_op());
+            self.propose(slot, entry, now);
+        }
+        let barrier = self.no_op();
+        self.propose(last + 1, barrier, now);
+        self.hear_leader(ballot, now);
+        self.send_heartbeats(now);
+    }
+
+    /// A promise to, or a vote for, `ballot` was given: nobody below it can lead through this node any more.
+    pub(super) fn yield_to(&mut self, ballot: Ballot, now: Mono) {
+        if ballot.node == self.config.id {
+            return;
+        }
+        if self.follows.is_some_and(|followed| followed < ballot) {
+            self.follows = None;
+        }
+        self.outbid_by(ballot, now);
+        if matches!(self.role, Role::Follower) {
+            self.reset_election(now);
+        }
+    }
+
+    /// A sign of life of the leader of `ballot`.
+    pub(super) fn hear_leader(&mut self, ballot: Ballot, now: Mono) {
+        if self.follows.is_some_and(|followed| ballot < followed) {
+            return;
+        }
+        self.outbid_by(ballot, now);
+        let news = self.follows != Some(ballot);
+        self.follows = Some(ballot);
+        self.reset_election(now);
+        if news {
+            if ballot.node != self.config.id {
+                self.effects.push(Effect::Note(Note::Follows { ballot }));
+            }
+            self.leader_known(now);
+        }
+    }
+
+    /// Stops leading or standing under a ballot below `ballot`.
+    fn outbid_by(&mut self, ballot: Ballot, now: Mono) {
+        match &self.role {
+            Role::Leader(leader) if leader.ballot < ballot => self.step_down("a higher ballot was seen", now),
+            Role::Candidate(candidate) if candidate.ballot < ballot => self.step_down("outbid as a candidate", now),
+            _ => {}
+        }
+    }
+
+    /// `ballot` was refused because of a higher one.
+    pub(super) fn outbid(&mut self, ballot: Ballot, now: Mono) {
+        match &self.role {
+            Role::Leader(leader) if leader.ballot == ballot => self.step_down("refused: a higher ballot exists", now),
+            Role::Candidate(candidate) if candidate.ballot == ballot => {
+                self.step_down("outbid as a candidate", now);
+            }
+            _ => {}
+        }
+    }
+
+    /// Becomes a follower. What was proposed may still be chosen: its clients keep waiting for that, or for their deadline.
+    pub(super) fn step_down(&mut self, why: &'static str, now: Mono) {
+        let was = std::mem::replace(&mut self.role, Role::Follower);
+        if let Role::Leader(leader) = was {
+            self.effects.push(Effect::Note(Note::SteppedDown { ballot: leader.ballot, why }));
+            if self.follows == Some(leader.ballot) {
+                self.follows = None;
+            }
+            for request in leader.queue {
+                self.route(request, now);
+            }
+        }
+        self.reset_election(now);
+    }
+}
+
+impl Candidate {
+    /// Either others have promised but what they know cannot be fetched, or nobody answers a quorum's worth. Only the first
+    /// is helped by a new ballot; in the second the same question is simply asked again.
+    fn is_stuck(&self, quorum: usize) -> bool {
+        self.promises.len() >= quorum
+    }
+
+    /// P3 read backwards: for each slot the value of the highest ballot that was reported.
+    fn reported(&self) -> BTreeMap<Slot, Arc<super::Entry>> {
+        let mut best: BTreeMap<Slot, &Vote> = BTreeMap::new();
+        for vote in self.promises.values().flat_map(|(_, votes)| votes) {
+            let known = best.entry(vote.slot).or_insert(vote);
+            if vote.ballot > known.ballot {
+                *known = vote;
+            }
+        }
+        best.into_iter().map(|(slot, vote)| (slot, vote.entry.clone())).collect()
+    }
+}

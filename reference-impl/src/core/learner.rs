@@ -1,0 +1,159 @@
+//! The learner: which values are chosen, applied strictly in the order of their slots.
+//!
+//! ```text
+//! slot      1  2  3  4  5  6
+//! chosen    x  x  x  ·  x  x      applied = 3: slot 4 is a hole, 5 and 6 wait for it
+//! ```
+//!
+//! The hash of the applied prefix lets anyone compare replicas cheaply: equal `applied` must mean equal hashes. Everything
+//! that was chosen is kept; snapshots and the truncation of what they cover will belong beside this file.
+
+use std::collections::BTreeMap;
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
+
+use super::ballot::Slot;
+use super::command::Entry;
+use super::machine::{Applied, Machine};
+use crate::bugs::Hooks;
+
+/// A slot was learned to have two values. Consensus is broken; a correct cluster never gets here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Conflict;
+
+/// What one replica knows and has applied.
+#[derive(Clone, Debug, Default)]
+pub struct Learner {
+    chosen: BTreeMap<Slot, Arc<Entry>>,
+    applied: Slot,
+    hash: u64,
+    machine: Machine,
+}
+
+impl Learner {
+    /// `slot` has `entry`. Returns whether that is news.
+    ///
+    /// # Errors
+    /// [`Conflict`] if another value was learned for it before; the first one stays.
+    pub fn choose(&mut self, slot: Slot, entry: &Arc<Entry>) -> Result<bool, Conflict> {
+        match self.chosen.get(&slot) {
+            None => {
+                self.chosen.insert(slot, entry.clone());
+                Ok(true)
+            }
+            Some(known) if known == entry => Ok(false),
+            Some(_) => Err(Conflict),
+        }
+    }
+
+    /// Applies the next entry, if it is known. `None` until the hole is filled.
+    pub fn apply_next(&mut self, hooks: Hooks) -> Option<(Slot, Arc<Entry>, Option<Applied>)> {
+        let next = self.applied + 1;
+        let (slot, entry) = if hooks.waits_for_holes() {
+            (next, self.chosen.get(&next)?.clone())
+        } else {
+            self.chosen.range(next..).next().map(|(slot, entry)| (*slot, entry.clone()))?
+        };
+        let applied = entry.command.as_ref().map(|command| self.machine.apply(slot, command, hooks));
+        self.applied = slot;
+        self.hash = chain(self.hash, slot, &entry);
+        Some((slot, entry, applied))
+    }
+
+    /// The value of `slot`, if it is known to be chosen.
+    pub fn chosen(&self, slot: Slot) -> Option<&Arc<Entry>> {
+        self.chosen.get(&slot)
+    }
+
+    /// Everything known to be chosen from `slot` on.
+    pub fn chosen_from(&self, slot: Slot) -> impl Iterator<Item = (Slot, &Arc<Entry>)> {
+        self.chosen.range(slot..).map(|(slot, entry)| (*slot, entry))
+    }
+
+    /// The highest slot known to be chosen, 0 if none; there may be holes below.
+    pub fn last_chosen(&self) -> Slot {
+        self.chosen.last_key_value().map_or(0, |(slot, _)| *slot)
+    }
+
+    /// All slots up to here are chosen and applied.
+    pub fn applied(&self) -> Slot {
+        self.applied
+    }
+
+    /// Hash of the applied prefix.
+    pub fn hash(&self) -> u64 {
+        self.hash
+    }
+
+    /// The state.
+    pub fn machine(&self) -> &Machine {
+        &self.machine
+    }
+}
+
+/// The next link of the prefix hash: FNV-1a, because it is the same on every machine and needs no crate.
+fn chain(before: u64, slot: Slot, entry: &Entry) -> u64 {
+    struct Fnv(u64);
+    impl Hasher for Fnv {
+        fn finish(&self) -> u64 {
+            self.0
+        }
+        fn write(&mut self, bytes: &[u8]) {
+            for byte in bytes {
+                self.0 = (self.0 ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
+            }
+        }
+    }
+    let mut fnv = Fnv(0xcbf2_9ce4_8422_2325);
+    (before, slot, entry).hash(&mut fnv);
+    fnv.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bugs::Bug;
+    use crate::core::EntryId;
+
+    fn entry(n: u64) -> Arc<Entry> {
+        Arc::new(Entry { id: EntryId { node: 1, epoch: 1, n }, command: None })
+    }
+
+    fn apply_all(learner: &mut Learner, hooks: Hooks) -> Vec<Slot> {
+        std::iter::from_fn(|| learner.apply_next(hooks)).map(|(slot, ..)| slot).collect()
+    }
+
+    #[test]
+    fn nothing_is_applied_beyond_a_hole() {
+        let mut learner = Learner::default();
+        for slot in [1, 3, 4] {
+            assert_eq!(learner.choose(slot, &entry(slot)), Ok(true));
+        }
+        assert_eq!(apply_all(&mut learner.clone(), Hooks::planted([Bug::ApplySkipsHoles])), [1, 3, 4]);
+        assert_eq!(apply_all(&mut learner, Hooks::default()), [1]);
+        learner.choose(2, &entry(2)).unwrap();
+        assert_eq!(apply_all(&mut learner, Hooks::default()), [2, 3, 4]);
+    }
+
+    #[test]
+    fn two_values_for_one_slot_are_a_conflict() {
+        let mut learner = Learner::default();
+        learner.choose(1, &entry(1)).unwrap();
+        assert_eq!(learner.choose(1, &entry(1)), Ok(false));
+        assert_eq!(learner.choose(1, &entry(2)), Err(Conflict));
+    }
+
+    #[test]
+    fn the_hash_depends_on_every_entry_before() {
+        let of = |entries: &[u64]| {
+            let mut learner = Learner::default();
+            for (slot, n) in (1..).zip(entries) {
+                learner.choose(slot, &entry(*n)).unwrap();
+            }
+            apply_all(&mut learner, Hooks::default());
+            learner.hash()
+        };
+        assert_eq!(of(&[1, 2, 3]), of(&[1, 2, 3]));
+        assert_ne!(of(&[1, 2, 3]), of(&[2, 1, 3]));
+    }
+}

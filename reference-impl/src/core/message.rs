@@ -1,0 +1,75 @@
+//! What nodes say to each other.
+//!
+//! ```text
+//! phase 1   Prepare →   ← Promise | Nack          once for all slots (Multi-Paxos), or for each slot (Basic Paxos)
+//! phase 2   Accept  →   ← Accepted | Nack         for each slot
+//! leading   Heartbeat → ← HeartbeatAck            carries the commit index and renews the lease
+//! learning  Fetch   →   ← Chosen                  also broadcast by a Basic Paxos proposer
+//! clients   Forward →   ← ForwardReply
+//! ```
+//!
+//! Any of them may be lost, delayed, duplicated or reordered: no handler may rely on order. (`Forward` of a command without
+//! a session must not be duplicated; the transport sends it once.)
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::ballot::{Ballot, Slot};
+use super::command::{Command, Entry, EntryId, Reply};
+
+/// The slots that a prepare speaks of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Scope {
+    /// This slot and all after it.
+    From(Slot),
+    /// This slot alone.
+    Only(Slot),
+}
+
+impl Scope {
+    /// Its first slot.
+    pub fn slot(self) -> Slot {
+        match self {
+            Scope::From(slot) | Scope::Only(slot) => slot,
+        }
+    }
+}
+
+/// What an acceptor has accepted for a slot.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Vote {
+    /// For which slot.
+    pub slot: Slot,
+    /// Under which ballot.
+    pub ballot: Ballot,
+    /// Which value.
+    pub entry: Arc<Entry>,
+}
+
+/// A message between two nodes (or of a node to itself).
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[allow(missing_docs)]
+pub enum Message {
+    /// Will you promise to ignore lower ballots?
+    Prepare { ballot: Ballot, scope: Scope },
+    /// I do. These are my votes in the scope above `commit`; at or below it everything is chosen: fetch it.
+    Promise { ballot: Ballot, scope: Scope, commit: Slot, votes: Vec<Vote> },
+    /// I do not: I have promised `promised`, or I am bound to a leader for `lease_left` more.
+    Nack { ballot: Ballot, slot: Slot, promised: Ballot, lease_left: Duration },
+    /// Please accept. Everything up to `commit` is chosen.
+    Accept { ballot: Ballot, slot: Slot, entry: Arc<Entry>, commit: Slot },
+    /// I have.
+    Accepted { ballot: Ballot, slot: Slot },
+    /// I lead. Acknowledging binds you to me for `lease`. (Basic Paxos: only tells `commit`.)
+    Heartbeat { ballot: Ballot, commit: Slot, round: u64, lease: Duration },
+    /// I am bound to you, counted from when I received `round`.
+    HeartbeatAck { ballot: Ballot, round: u64 },
+    /// What was chosen from this slot on?
+    Fetch { from: Slot },
+    /// This was; I know all up to `commit`.
+    Chosen { entries: Vec<(Slot, Arc<Entry>)>, commit: Slot },
+    /// A client's command for the leader, who has `ttl` to answer.
+    Forward { id: EntryId, command: Command, ttl: Duration },
+    /// What came of it.
+    ForwardReply { id: EntryId, reply: Box<Reply> },
+}

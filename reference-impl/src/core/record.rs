@@ -1,0 +1,93 @@
+//! What a node writes down before it speaks, and what it knows again after a restart.
+//!
+//! ```text
+//! Start{epoch 3} Promised{7.2} Accepted{slot 41, 7.2, e} Accepted{slot 42, 7.2, e'} Commit{41}
+//!                            fold
+//! Durable { epoch: 3, promised: 7.2, votes: {41: e, 42: e'}, chosen: {}, commit: 41 }
+//! ```
+//!
+//! [`Record::Commit`] is a hint and never waited for: it may be old, but what it says is true, because the records before
+//! it are in the log too. Deliberately no file format: that is `wal`.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::ballot::{Ballot, Slot};
+use super::command::Entry;
+use super::message::{Scope, Vote};
+
+/// One line of a node's diary.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[allow(missing_docs)]
+pub enum Record {
+    /// A new incarnation, which may grant leases of this length.
+    Start { epoch: u64, lease: Duration },
+    /// No ballot below this one will be helped in these slots.
+    Promised { ballot: Ballot, scope: Scope },
+    /// Voted.
+    Accepted(Vote),
+    /// Learned from others; the own vote differs or is missing.
+    Chosen { slot: Slot, entry: Arc<Entry> },
+    /// All slots up to here are chosen, with the values of the records before this one.
+    Commit { slot: Slot },
+}
+
+/// All that survives a crash.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Durable {
+    /// Number of starts so far.
+    pub epoch: u64,
+    /// Longest lease that an earlier incarnation may have granted.
+    pub lease: Duration,
+    /// Highest promise for all slots.
+    pub promised: Ballot,
+    /// Highest promise for single slots (Basic Paxos).
+    pub promised_at: BTreeMap<Slot, Ballot>,
+    /// The newest vote for each slot.
+    pub votes: BTreeMap<Slot, Vote>,
+    /// Values learned from others.
+    pub chosen: BTreeMap<Slot, Arc<Entry>>,
+    /// All up to here is chosen.
+    pub commit: Slot,
+}
+
+impl Durable {
+    /// Takes one record in.
+    pub fn apply(&mut self, record: Record) {
+        match record {
+            Record::Start { epoch, lease } => {
+                self.epoch = self.epoch.max(epoch);
+                self.lease = self.lease.max(lease);
+            }
+            Record::Promised { ballot, scope: Scope::From(_) } => self.promised = self.promised.max(ballot),
+            Record::Promised { ballot, scope: Scope::Only(slot) } => {
+                let promised = self.promised_at.entry(slot).or_default();
+                *promised = (*promised).max(ballot);
+            }
+            Record::Accepted(vote) => {
+                // The raise of the promise that comes with a vote is done by the acceptor, who knows the protocol.
+                self.votes.insert(vote.slot, vote);
+            }
+            Record::Chosen { slot, entry } => {
+                self.chosen.insert(slot, entry);
+            }
+            Record::Commit { slot } => self.commit = self.commit.max(slot),
+        }
+    }
+
+    /// Counts a new start. The record must be on disk before the node says a word: the epoch is in every [`super::EntryId`],
+    /// and two incarnations with one epoch could take each other's answers.
+    pub fn begin_incarnation(&mut self, lease: Duration) -> Record {
+        self.epoch += 1;
+        Record::Start { epoch: self.epoch, lease }
+    }
+}
+
+impl FromIterator<Record> for Durable {
+    fn from_iter<T: IntoIterator<Item = Record>>(records: T) -> Self {
+        let mut durable = Durable::default();
+        records.into_iter().for_each(|record| durable.apply(record));
+        durable
+    }
+}
