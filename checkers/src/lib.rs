@@ -13,6 +13,7 @@ mod budget;
 mod history;
 mod linearizability;
 mod model;
+pub mod performance;
 mod verdict;
 
 pub use budget::Budget;
