@@ -1,1 +1,38 @@
-//! placeholder
+//! Tribunal puts a replicated system on trial.
+//!
+//! ```text
+//! scenario (YAML) ─▶ plan ─▶ run ─────────────▶ history.jsonl ─▶ judge ─▶ results ─▶ report
+//!                            workers · nemesis                    checkers · guards
+//! ```
+//!
+//! Modules in reading order: [`scenario`] (the test file), [`plan`] (what is decided before the run), [`trial`] (one
+//! trial from end to end), [`run`] (the run loop) with [`worker`], [`journal`] and [`clock`], [`adapter`] (how a system
+//! is plugged in), [`cluster`] (where its nodes live), [`judge`] and [`guards`], [`report`], [`store`], [`cli`].
+//!
+//! To put your own service on trial, implement [`Adapter`] and [`Client`] and call [`put_on_trial`]; see
+//! `examples/own-service.rs`.
+
+pub mod adapter;
+pub mod cli;
+pub mod clock;
+pub mod cluster;
+pub mod exit;
+pub mod guards;
+pub mod journal;
+pub mod judge;
+pub mod plan;
+pub mod progress;
+pub mod report;
+pub mod run;
+pub mod scenario;
+pub mod store;
+pub mod trial;
+pub mod worker;
+
+pub use adapter::{Adapter, Claim, Node, Session};
+pub use async_trait::async_trait;
+pub use checkers::{Op, Ret, Validity, Value};
+pub use judge::Results;
+pub use scenario::Scenario;
+pub use trial::{Options, put_on_trial};
+pub use workloads::{Client, Outcome, Served};

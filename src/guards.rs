@@ -1,0 +1,297 @@
+//! When a pass would mean nothing.
+//!
+//! ```text
+//! nothing succeeded · nothing overlapped · no read could have seen a write · a fault never bit · a phase hit its bound
+//! ```
+//! Each of these turns a pass into `Unknown`, with the reason. None can turn an `Invalid` into anything else. Pure:
+//! judged from the operations, the receipts of the faults and the plan.
+
+use crate::run::Record;
+use checkers::{Op, OpOutcome, Operation, Validity, Verdict};
+use nemesis::Schedule;
+use std::collections::BTreeMap;
+
+/// What the guards look at.
+pub struct Evidence<'a> {
+    /// All operations of the history.
+    pub operations: &'a [Operation],
+    /// What the run left behind.
+    pub record: &'a Record,
+    /// The operations that the workload asks for.
+    pub kinds: &'a [&'static str],
+    /// The kinds of faults that the plan names.
+    pub planned: &'a [String],
+    /// The faults that were scheduled.
+    pub schedule: &'a Schedule,
+}
+
+/// All guards as one verdict, `Valid` or `Unknown`.
+pub fn guards(evidence: &Evidence<'_>) -> Verdict {
+    let mut reasons = Vec::new();
+    if evidence.record.stopped_early {
+        reasons.push("the run was ended early, at the first violation".to_owned());
+    }
+    reasons.extend(evidence.record.troubles.iter().cloned());
+    if evidence.record.journal_failed {
+        reasons.push("the history could not be written to its end: is the disk full?".to_owned());
+    }
+    if evidence.record.interrupted {
+        reasons.push("the run was interrupted".to_owned());
+    }
+    reasons.extend(nothing_succeeded(evidence));
+    reasons.extend(nothing_overlapped(evidence));
+    reasons.extend(nothing_seen(evidence));
+    reasons.extend(faults_that_never_bit(evidence));
+    let mut verdict = Verdict::valid("guards");
+    if !reasons.is_empty() {
+        verdict.validity = Validity::Unknown;
+        verdict.reason = Some(reasons.join("; "));
+    }
+    verdict
+}
+
+fn ok(op: &Operation) -> bool {
+    matches!(op.outcome, OpOutcome::Ok(_))
+}
+
+/// Each kind must have succeeded before the first fault, after the last one, and while faults were in force that left a
+/// majority connected.
+fn nothing_succeeded(e: &Evidence<'_>) -> Vec<String> {
+    let mut out = Vec::new();
+    if !e.operations.iter().any(ok) {
+        return vec!["no operation succeeded".to_owned()];
+    }
+    let in_force: Vec<(u64, u64)> =
+        e.record.faults.iter().filter(|f| f.end_ns > f.start_ns).map(|f| (f.start_ns, f.end_ns)).collect();
+    let with_majority = union(e.record.faults.iter().filter(|f| f.majority).map(|f| (f.start_ns, f.end_ns)).collect());
+    let first = in_force.iter().map(|f| f.0).min();
+    let last = in_force.iter().map(|f| f.1).max();
+    for kind in e.kinds {
+        let done: Vec<&Operation> = e.operations.iter().filter(|o| o.op.f() == *kind && ok(o)).collect();
+        let any = |test: &dyn Fn(u64, u64) -> bool| {
+            done.iter().any(|o| o.ret.is_some_and(|ret| test(o.call, ret)))
+        };
+        if done.is_empty() {
+            out.push(format!("no {kind} succeeded"));
+            continue;
+        }
+        if let Some(first) = first.filter(|&first| !any(&|_, ret| ret <= first)) {
+            out.push(format!("no {kind} succeeded before the first fault, at {}", seconds(first)));
+        }
+        if let Some(last) = last.filter(|&last| !any(&|call, _| call >= last)) {
+            out.push(format!("no {kind} succeeded after the last fault was healed, at {}", seconds(last)));
+        }
+        let total: u64 = with_majority.iter().map(|(a, b)| b - a).sum();
+        if total > 0 && !any(&|_, ret| with_majority.iter().any(|(a, b)| (*a..=*b).contains(&ret))) {
+            let total = seconds(total);
+            out.push(format!("no {kind} succeeded during the {total} of faults that left a majority connected"));
+        }
+    }
+    out
+}
+
+fn union(mut intervals: Vec<(u64, u64)>) -> Vec<(u64, u64)> {
+    intervals.sort_unstable();
+    let mut out: Vec<(u64, u64)> = Vec::new();
+    for (a, b) in intervals {
+        match out.last_mut() {
+            Some(last) if a <= last.1 => last.1 = last.1.max(b),
+            _ => out.push((a, b)),
+        }
+    }
+    out
+}
+
+/// Two operations of different processes, under way at the same time, must exist.
+fn nothing_overlapped(e: &Evidence<'_>) -> Option<String> {
+    let mut intervals: Vec<(u64, u64, u64)> =
+        e.operations.iter().map(|o| (o.call, o.ret.unwrap_or(u64::MAX), o.process)).collect();
+    intervals.sort_unstable();
+    let mut latest: Option<(u64, u64)> = None;
+    for (call, ret, process) in intervals {
+        if latest.is_some_and(|(end, p)| call <= end && p != process) {
+            return None;
+        }
+        if latest.is_none_or(|(end, _)| ret > end) {
+            latest = Some((ret, process));
+        }
+    }
+    Some("no two operations of different clients ever overlapped: nothing was tested concurrently".to_owned())
+}
+
+/// Some read must have returned after a write to its key was asked for.
+fn nothing_seen(e: &Evidence<'_>) -> Option<String> {
+    if !e.kinds.contains(&"read") || e.kinds.len() < 2 {
+        return None;
+    }
+    let mut written: BTreeMap<_, u64> = BTreeMap::new();
+    for o in e.operations.iter().filter(|o| !matches!(o.op, Op::Read { .. }) && !matches!(o.outcome, OpOutcome::Fail)) {
+        if let Some(key) = o.op.key() {
+            let first = written.entry(key.clone()).or_insert(o.call);
+            *first = (*first).min(o.call);
+        }
+    }
+    let could_see = |o: &Operation| {
+        let Op::Read { key, mode } = &o.op else { return false };
+        mode.claims_linearizability() && ok(o) && written.get(key).is_some_and(|w| o.ret.is_some_and(|r| r >= *w))
+    };
+    let none = !e.operations.iter().any(could_see);
+    none.then(|| "no read that is judged could have seen a write".to_owned())
+}
+
+fn faults_that_never_bit(e: &Evidence<'_>) -> Vec<String> {
+    let mut out = Vec::new();
+    for kind in e.planned {
+        let of_kind: Vec<_> = e.record.faults.iter().filter(|f| f.kind.name() == kind).collect();
+        let scheduled = e.schedule.steps.iter().filter(|s| s.fault.fault.name() == kind).count();
+        if of_kind.iter().any(|f| f.effect.seen) {
+            continue;
+        }
+        out.push(match (scheduled, of_kind.first()) {
+            (0, _) => format!("the plan names the fault `{kind}`, but the run was too short for one"),
+            (_, None) => format!("no `{kind}` was injected before the run ended"),
+            (_, Some(f)) => format!("no `{kind}` had an effect that could be seen (the first: {})", f.effect.what),
+        });
+    }
+    let delay = e.record.links.filter(|l| l.measured_ns < l.asked_ns);
+    out.extend(delay.map(|_| "the links did not delay as they were asked to".to_owned()));
+    out
+}
+
+fn seconds(ns: u64) -> String {
+    format!("{:.1} s", ns as f64 / 1e9)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use checkers::{Event, Header, History, Kind, Meta, Process, ReadMode, Ret, Value};
+    use nemesis::{Effect, FaultKind, Receipt};
+
+    const KINDS: &[&str] = &["read", "write"];
+
+    /// `(process, op, call, ret)`; all succeed.
+    fn history(ops: &[(u64, char, u64, u64)]) -> Vec<Operation> {
+        let mut events = Vec::new();
+        for (i, &(process, f, call, ret)) in ops.iter().enumerate() {
+            let key = Value::Int(1);
+            let (op, value) = match f {
+                'r' => (Op::Read { key, mode: ReadMode::Default }, Ret::Value(Value::Nil)),
+                _ => (Op::Write { key, value: Value::Int(i as i64) }, Ret::Done),
+            };
+            let process = Process::Client(process);
+            let event = |time, kind, ret| {
+                (time, Event { index: 0, time, process, kind, op: op.clone(), ret, meta: Meta::default() })
+            };
+            events.push(event(call, Kind::Invoke, None));
+            events.push(event(ret, Kind::Ok, Some(value)));
+        }
+        events.sort_by_key(|e| e.0);
+        let number = |(index, (_, event)): (usize, (u64, Event))| Event { index: index as u64, ..event };
+        let events = events.into_iter().enumerate().map(number).collect();
+        History::new(Header::new("t", 0, "", vec![]), events).operations().unwrap()
+    }
+
+    /// Reads and writes of two clients that overlap, from time 0 to 100.
+    fn busy() -> Vec<(u64, char, u64, u64)> {
+        (0..10).flat_map(|i| [(0, 'w', i * 10, i * 10 + 6), (1, 'r', i * 10 + 1, i * 10 + 5)]).collect()
+    }
+
+    fn fault(kind: FaultKind, start_ns: u64, end_ns: u64, seen: bool) -> Receipt {
+        Receipt {
+            step: 0,
+            kind,
+            fault: kind.to_string(),
+            targets: vec![],
+            links: vec![],
+            on: String::new(),
+            start_ns,
+            end_ns,
+            effect: Effect { seen, what: "what was seen".to_owned() },
+            healed: Effect::default(),
+            majority: true,
+            error: None,
+        }
+    }
+
+    fn judge(ops: &[(u64, char, u64, u64)], record: &Record, planned: &[&str]) -> String {
+        let steps = record.faults.iter().map(|f| nemesis::Step {
+            id: 0,
+            at: nemesis::Span::ms(0),
+            until: nemesis::Span::ms(0),
+            fault: serde_yaml::from_str(&format!("{{fault: {}}}", f.kind)).unwrap(),
+            choice: 0,
+        });
+        let verdict = guards(&Evidence {
+            operations: &history(ops),
+            record,
+            kinds: KINDS,
+            planned: &planned.iter().map(|p| (*p).to_owned()).collect::<Vec<_>>(),
+            schedule: &Schedule { steps: steps.collect() },
+        });
+        assert_eq!(verdict.validity == Validity::Valid, verdict.reason.is_none());
+        verdict.reason.unwrap_or_default()
+    }
+
+    fn with(fault: Receipt) -> Record {
+        Record { faults: vec![fault], ..Record::default() }
+    }
+
+    #[test]
+    fn a_busy_run_with_a_fault_that_bit_passes() {
+        assert_eq!(judge(&busy(), &with(fault(FaultKind::Kill, 30, 60, true)), &["kill"]), "");
+        assert_eq!(judge(&busy(), &Record::default(), &[]), "", "a plan without faults is exempt from what concerns them");
+    }
+
+    #[test]
+    fn nothing_done_is_no_pass() {
+        assert!(judge(&[], &Record::default(), &[]).contains("no operation succeeded"));
+        let reads: Vec<_> = busy().into_iter().filter(|o| o.1 == 'r').collect();
+        assert!(judge(&reads, &Record::default(), &[]).contains("no write succeeded"));
+    }
+
+    #[test]
+    fn success_is_needed_before_during_and_after_faults() {
+        let gap = |from: u64, to: u64| -> Vec<_> {
+            busy().into_iter().filter(|o| o.3 < from || o.2 > to || o.1 == 'w').collect()
+        };
+        let record = with(fault(FaultKind::Kill, 30, 60, true));
+        assert!(judge(&gap(0, 30), &record, &["kill"]).contains("no read succeeded before the first fault"));
+        assert!(judge(&gap(30, 60), &record, &["kill"]).contains("no read succeeded during the"));
+        assert!(judge(&gap(60, 100), &record, &["kill"]).contains("no read succeeded after the last fault"));
+        let mut no_majority = record;
+        no_majority.faults[0].majority = false;
+        assert_eq!(judge(&gap(30, 60), &no_majority, &["kill"]), "", "without a majority nothing need succeed");
+    }
+
+    #[test]
+    fn clients_that_never_meet_test_nothing() {
+        let turns: Vec<_> = (0..10).map(|i| (i % 2, if i % 3 == 0 { 'w' } else { 'r' }, i * 10, i * 10 + 5)).collect();
+        assert!(judge(&turns, &Record::default(), &[]).contains("overlapped"));
+    }
+
+    #[test]
+    fn reads_that_came_before_every_write_saw_nothing() {
+        let ops = [(0, 'r', 0, 5), (1, 'r', 1, 6), (0, 'w', 10, 20), (1, 'w', 11, 21)];
+        assert!(judge(&ops, &Record::default(), &[]).contains("could have seen a write"));
+    }
+
+    #[test]
+    fn a_fault_that_never_bit_is_reported() {
+        let why = judge(&busy(), &with(fault(FaultKind::Pause, 30, 60, false)), &["pause"]);
+        assert!(why.contains("no `pause` had an effect") && why.contains("what was seen"), "{why}");
+        assert!(judge(&busy(), &Record::default(), &["kill"]).contains("too short"));
+    }
+
+    #[test]
+    fn troubles_and_interruptions_are_no_pass() {
+        let record = Record { troubles: vec!["n3 ended by itself".to_owned()], ..Record::default() };
+        assert!(judge(&busy(), &record, &[]).contains("n3 ended by itself"));
+        let record = Record { interrupted: true, ..Record::default() };
+        assert!(judge(&busy(), &record, &[]).contains("interrupted"));
+        let record = Record { journal_failed: true, ..Record::default() };
+        assert!(judge(&busy(), &record, &[]).contains("disk full"));
+        let links = Some(crate::run::LinkDelay { asked_ns: 10, measured_ns: 3 });
+        assert!(judge(&busy(), &Record { links, ..Record::default() }, &[]).contains("did not delay"));
+    }
+}

@@ -1,0 +1,154 @@
+//! From a run's folder to its verdict: read the history back, let every checker look at it, apply the guards.
+//!
+//! The history is read from disk, not from memory: what is judged is what was saved.
+
+use crate::{
+    guards::{Evidence, guards},
+    plan::TestPlan,
+    run::Record,
+    scenario::Bounds,
+};
+use anyhow::{Context, Result};
+use checkers::{
+    Budget, Checker, History, ModelName, OpOutcome, Operation, Validity, Verdict, jsonl, linearizable,
+    performance::{self, Performance},
+};
+use serde::Serialize;
+use std::{
+    collections::BTreeMap,
+    fs::File,
+    io::BufReader,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+        mpsc,
+    },
+    time::Duration,
+};
+
+/// `results.json`. The schema is documented in `docs/results.md`.
+#[derive(Clone, Debug, Serialize)]
+pub struct Results {
+    /// The verdict: `true`, `false` or `"unknown"`. Always the first field.
+    pub valid: Validity,
+    /// The version of this schema.
+    pub schema: u32,
+    /// The test's name.
+    pub test: String,
+    /// The run's seed.
+    pub seed: u64,
+    /// The run's folder.
+    pub folder: String,
+    /// Each checker's verdict, by name; the guards' among them.
+    pub checkers: BTreeMap<String, Verdict>,
+    /// What became of the operations.
+    pub operations: Tallies,
+    /// The same for each kind of operation.
+    pub by_operation: BTreeMap<String, Tallies>,
+    /// What the run left behind: faults, leaders, troubles.
+    #[serde(flatten)]
+    pub record: Record,
+    /// Latencies and rates.
+    pub performance: Performance,
+}
+
+/// How many operations ended how.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Tallies {
+    /// Asked.
+    pub asked: u64,
+    /// Succeeded.
+    pub ok: u64,
+    /// Definitely did not happen.
+    pub fail: u64,
+    /// Nobody knows.
+    pub info: u64,
+}
+
+impl Tallies {
+    fn add(&mut self, outcome: &OpOutcome) {
+        self.asked += 1;
+        match outcome {
+            OpOutcome::Ok(_) => self.ok += 1,
+            OpOutcome::Fail => self.fail += 1,
+            OpOutcome::Info => self.info += 1,
+        }
+    }
+}
+
+/// Reads a history from a file in the tester's own format.
+pub fn read_history(path: &Path) -> Result<History> {
+    let file = File::open(path).with_context(|| format!("cannot read {}", path.display()))?;
+    jsonl::read(BufReader::with_capacity(1 << 18, file)).with_context(|| format!("in {}", path.display()))
+}
+
+/// Lets a checker work for a bounded time and with bounded memory. Both bounds end in `Unknown`.
+pub fn bounded(checker: &dyn Checker, history: &History, bounds: &Bounds) -> Verdict {
+    let cancel = Arc::new(AtomicBool::new(false));
+    let budget = Budget::new(cancel.clone(), bounds.check_memory_mb << 20);
+    let (done, finished) = mpsc::channel::<()>();
+    let limit = bounds.check.0;
+    let alarm = std::thread::spawn(move || {
+        if finished.recv_timeout(limit) == Err(mpsc::RecvTimeoutError::Timeout) {
+            cancel.store(true, Relaxed);
+        }
+    });
+    let mut verdict = checker.check(history, &budget);
+    drop(done);
+    let _ = alarm.join();
+    if verdict.validity == Validity::Unknown && budget.is_cancelled() {
+        let why = verdict.reason.take().unwrap_or_default();
+        verdict.reason = Some(format!("not decided within {}: {why}", seconds(limit)));
+    }
+    verdict
+}
+
+fn seconds(d: Duration) -> String {
+    nemesis::Span(d).to_string()
+}
+
+/// Judges a run from what is in its folder.
+pub fn judge(history: &Path, plan: &TestPlan, record: Record, folder: &Path) -> Result<Results> {
+    let history = read_history(history)?;
+    let operations = history.operations().context("the history that was recorded is broken")?;
+    let workload = &plan.scenario.workload;
+    let info = workload.info();
+    let model: ModelName = info.model.parse().map_err(anyhow::Error::msg)?;
+    let mut checkers = BTreeMap::new();
+    let verdict = bounded(&linearizable(model), &history, &plan.scenario.bounds);
+    checkers.insert(verdict.checker.clone(), verdict);
+    let kinds = workload.ops();
+    let planned: Vec<String> = plan.faults.kinds().iter().map(|k| k.name().to_owned()).collect();
+    let guarded = guards(&Evidence {
+        operations: &operations,
+        record: &record,
+        kinds: &kinds,
+        planned: &planned,
+        schedule: &plan.schedule,
+    });
+    checkers.insert(guarded.checker.clone(), guarded);
+    let (all, by_operation) = tallies(&operations);
+    Ok(Results {
+        valid: Validity::merge(checkers.values().map(|v| v.validity)),
+        schema: 1,
+        test: plan.scenario.name.clone(),
+        seed: plan.seed,
+        folder: folder.display().to_string(),
+        checkers,
+        operations: all,
+        by_operation,
+        record,
+        performance: performance::analyse(&operations),
+    })
+}
+
+fn tallies(operations: &[Operation]) -> (Tallies, BTreeMap<String, Tallies>) {
+    let mut all = Tallies::default();
+    let mut by: BTreeMap<String, Tallies> = BTreeMap::new();
+    for op in operations {
+        all.add(&op.outcome);
+        by.entry(op.op.f().to_owned()).or_default().add(&op.outcome);
+    }
+    (all, by)
+}

@@ -1,0 +1,358 @@
+//! The one run loop: set up, wait until ready, load and faults, heal, final reads, tear down. Judging comes after, in
+//! [`judge`](crate::judge).
+//!
+//! ```text
+//! set up ─ ready ─┬─ workers ── journal ─┐                       ┌▶ history.jsonl
+//!                 ├─ nemesis ── receipts ┼─ heal ─ final reads ──┤
+//!                 └─ leader watch        ┘                       └▶ Record
+//! ```
+//! Every phase is bounded, and every way out of it tears the cluster down.
+
+use crate::{
+    adapter::Adapter,
+    clock::Clock,
+    cluster::Defendant,
+    journal::{Counts, Journal},
+    judge,
+    plan::{TestPlan, stream},
+    progress::Progress,
+    store::Store,
+    worker::{self, Arrivals, Shared},
+};
+use anyhow::{Result, bail};
+use checkers::{Header, Kind, Meta, Op, Process};
+use nemesis::{Nemesis, Notice, Receipt};
+use rand::RngExt;
+use serde::Serialize;
+use std::{
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+use tokio::{sync::watch, task::JoinSet};
+
+/// What a run leaves behind beside its history.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Record {
+    /// The faults, as they were injected and observed.
+    pub faults: Vec<Receipt>,
+    /// When the load began and ended, in nanoseconds of the run's clock.
+    pub load_start_ns: u64,
+    /// See `load_start_ns`.
+    pub load_end_ns: u64,
+    /// Who was seen to lead, and since when.
+    pub leaders: Vec<Leader>,
+    /// Arrivals that waited too long for a free client.
+    pub dropped_arrivals: u64,
+    /// Operations that free clients began more than 10 ms after they were due: the tester itself fell behind.
+    pub late_starts: u64,
+    /// The most that a free client was late, in nanoseconds.
+    pub latest_start_ns: u64,
+    /// What the links were asked to delay, and did, if they were.
+    pub links: Option<LinkDelay>,
+    /// The history could not be written to its end.
+    pub journal_failed: bool,
+    /// What went wrong, in the tester or around the cluster, that stands in the way of a pass.
+    pub troubles: Vec<String>,
+    /// The run was interrupted (Ctrl-C).
+    pub interrupted: bool,
+    /// The run was ended at the first violation, as was asked.
+    pub stopped_early: bool,
+}
+
+/// A change of leadership as seen from outside.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Leader {
+    /// When it was first seen, in nanoseconds of the run's clock.
+    pub since_ns: u64,
+    /// Who.
+    pub node: String,
+}
+
+/// The delay of the links between nodes during the whole run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct LinkDelay {
+    /// One way, as asked, in nanoseconds.
+    pub asked_ns: u64,
+    /// One way, as measured at the proxies over all chunks, in nanoseconds.
+    pub measured_ns: u64,
+}
+
+/// What a run needs from outside.
+pub struct Trial {
+    /// What is to be done.
+    pub plan: TestPlan,
+    /// How to speak to the system.
+    pub adapter: Arc<dyn Adapter>,
+    /// The system.
+    pub defendant: Arc<dyn Defendant>,
+    /// Where everything is kept.
+    pub store: Store,
+    /// When it began, for the history's header (RFC 3339).
+    pub started: String,
+    /// Becomes true when the run shall end early.
+    pub interrupt: watch::Receiver<bool>,
+    /// Whether to stop at the first violation.
+    pub fail_fast: bool,
+}
+
+/// Runs a trial up to the teardown. An error means that it could not be set up or written down; the cluster is torn
+/// down all the same.
+pub async fn run(trial: &Trial, progress: &Progress) -> Result<Record> {
+    refuse_the_impossible(trial)?;
+    let result = phases(trial, progress).await;
+    let left = trial.defendant.tear_down().await;
+    let mut record = result?;
+    record.troubles.extend(trial.defendant.deaths());
+    record.troubles.extend(left);
+    Ok(record)
+}
+
+fn refuse_the_impossible(trial: &Trial) -> Result<()> {
+    trial.plan.faults.supported_by(&*trial.defendant.clone().as_cluster())?;
+    let speaks = trial.adapter.operations();
+    for op in trial.plan.scenario.workload.ops() {
+        if !speaks.contains(&op) {
+            bail!(
+                "the workload `{}` asks for `{op}`, which the adapter `{}` does not speak; it speaks {}",
+                trial.plan.scenario.workload.name,
+                trial.adapter.name(),
+                speaks.join(", ")
+            );
+        }
+    }
+    Ok(())
+}
+
+async fn phases(trial: &Trial, progress: &Progress) -> Result<Record> {
+    let scenario = &trial.plan.scenario;
+    let mut record = Record::default();
+    let mut interrupt = trial.interrupt.clone();
+    let clock = Clock::start();
+    let nodes: Vec<String> = trial.plan.nodes.iter().map(|n| n.to_string()).collect();
+    let header = Header::new(scenario.name.clone(), trial.plan.seed, trial.started.clone(), nodes);
+    let (journal, writer) = Journal::open(&trial.store.file("history.jsonl"), &header, clock)?;
+
+    let nemesis = nemesis(trial, &journal, clock, progress);
+    progress.phase("setting up");
+    trial.defendant.set_up().await?;
+    nemesis.prepare().await?;
+    let ready = all_ready(trial, scenario.bounds.set_up.0);
+    tokio::select! {
+        ready = ready => if let Err(why) = ready { bail!("{why}") },
+        _ = interrupt.wait_for(|s| *s) => {
+            record.interrupted = true;
+            return Ok(record);
+        }
+    }
+
+    let shared = Arc::new(shared(trial, &journal, clock));
+    let kinds = scenario.workload.ops();
+    progress.phase("warming up");
+    let until = clock.now() + scenario.bounds.set_up.ns();
+    let cold = worker::each_kind(shared.clone(), "warm-up", &kinds, until).await;
+    if !cold.is_empty() {
+        bail!("no {} succeeded within {} before the load began", cold.join(", no "), scenario.bounds.set_up);
+    }
+    let start = clock.now();
+    record.load_start_ns = start;
+    let end = start + scenario.load.time_limit.ns();
+    shared.arrivals.open(start, end);
+    let (stop, stopped) = watch::channel(false);
+    progress.load(&journal, clock, start, end);
+    let mut workers = JoinSet::new();
+    for client in &trial.plan.clients {
+        workers.spawn(worker::load(shared.clone(), client.clone(), stopped.clone()));
+    }
+    let leaders = Arc::new(Mutex::new(Vec::new()));
+    let watching = tokio::spawn(watch_leaders(trial.defendant.clone(), journal.clone(), leaders.clone()));
+    let faults = {
+        let (nemesis, schedule, stopped) = (nemesis.clone(), trial.plan.schedule.clone(), stopped.clone());
+        tokio::spawn(async move { nemesis.run(&schedule, start, stopped).await })
+    };
+    let over = async { while workers.join_next().await.is_some() {} };
+    tokio::select! {
+        () = over => {}
+        () = first_violation(trial) => record.stopped_early = true,
+        _ = interrupt.wait_for(|s| *s) => record.interrupted = true,
+    }
+    record.load_end_ns = clock.now();
+    let _ = stop.send(true);
+    workers.join_all().await;
+    record.faults = faults.await?;
+
+    progress.phase("healing");
+    record.troubles.extend(nemesis.heal_everything().await.iter().map(|e| format!("healing: {e}")));
+    if record.stopped_early {
+        progress.phase("a violation was found: tearing down");
+        watching.abort();
+        writer.close()?;
+        return Ok(record);
+    }
+    match all_ready(trial, scenario.bounds.heal.0).await {
+        Err(why) if !record.interrupted => record.troubles.push(format!("after healing: {why}")),
+        Err(_) => {}
+        Ok(()) if record.interrupted => {}
+        Ok(()) => {
+            progress.phase("settling");
+            let until = clock.now() + scenario.bounds.heal.ns();
+            for f in worker::each_kind(shared.clone(), "settle", &kinds, until).await {
+                record.troubles.push(format!("after healing no {f} succeeded within {}", scenario.bounds.heal));
+            }
+            progress.phase("final reads");
+            let left = final_reads(&shared, scenario.bounds.final_reads.ns()).await;
+            if left > 0 {
+                let bound = scenario.bounds.final_reads;
+                record.troubles.push(format!("{left} final reads were not answered within {bound}"));
+            }
+        }
+    }
+    watching.abort();
+    record.leaders = std::mem::take(&mut *leaders.lock().unwrap_or_else(|e| e.into_inner()));
+    record.dropped_arrivals = shared.arrivals.dropped();
+    record.late_starts = shared.lateness.late.load(Relaxed);
+    record.latest_start_ns = shared.lateness.max_ns.load(Relaxed);
+    record.links = link_delay(trial).await;
+    record.journal_failed = journal.failed();
+    progress.phase("tearing down");
+    writer.close()?;
+    Ok(record)
+}
+
+fn shared(trial: &Trial, journal: &Journal, clock: Clock) -> Shared {
+    let load = &trial.plan.scenario.load;
+    let seed = trial.plan.seed;
+    let arrivals = Arrivals::new(
+        trial.plan.scenario.workload.build(),
+        (stream(seed, "operations"), stream(seed, "arrivals")),
+        (load.pace, load.rate),
+        load.max_wait.ns(),
+    );
+    Shared {
+        adapter: trial.adapter.clone(),
+        members: trial.defendant.members().to_vec(),
+        clock,
+        journal: journal.clone(),
+        op_timeout: load.op_timeout.0,
+        attempt_timeout: load.attempt_timeout.0.min(load.op_timeout.0),
+        retries: load.retries,
+        // Must differ between runs against a cluster that lives on; a plan's seed would not.
+        run: u64::from(rand::rng().random::<u32>()),
+        next_process: AtomicU64::new(0),
+        arrivals,
+        lateness: worker::Lateness::default(),
+    }
+}
+
+fn nemesis(trial: &Trial, journal: &Journal, clock: Clock, progress: &Progress) -> Nemesis {
+    let (journal, faults) = (journal.clone(), progress.faults());
+    let sink = move |notice: Notice| {
+        faults.notice(&notice);
+        let value = serde_json::json!({
+            "step": notice.step, "phase": notice.phase, "fault": notice.fault, "on": notice.on,
+            "observed": notice.observed,
+        });
+        let op = Op::Custom { f: notice.kind.name().into(), key: None, value };
+        journal.record(Process::Nemesis, Kind::Info, op, None, Meta::default());
+    };
+    Nemesis::new(trial.defendant.clone().as_cluster(), Arc::new(clock), trial.plan.faults.links, Arc::new(sink))
+}
+
+/// Waits until every node can serve clients. The error names the first that cannot, why, and the end of its log.
+async fn all_ready(trial: &Trial, limit: Duration) -> Result<(), String> {
+    let deadline = tokio::time::Instant::now() + limit;
+    for node in trial.defendant.members() {
+        loop {
+            let asked = tokio::time::timeout(Duration::from_secs(1), trial.adapter.ready(node)).await;
+            let why = match asked {
+                Ok(Ok(())) => break,
+                Ok(Err(why)) => why,
+                Err(_) => "it does not answer".to_owned(),
+            };
+            let death = trial.defendant.deaths().into_iter().find(|d| d.starts_with(&*node.name));
+            if tokio::time::Instant::now() >= deadline || death.is_some() {
+                let log = trial.defendant.log_tail(node);
+                let log = if log.is_empty() { log } else { format!("\n  the end of its log:\n{}", indent(&log)) };
+                return Err(match death {
+                    Some(death) => format!("{death}{log}"),
+                    None => format!("{} was not ready within {limit:?}: {why}{log}", node.name),
+                });
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+    Ok(())
+}
+
+fn indent(text: &str) -> String {
+    text.lines().map(|l| format!("    {l}")).collect::<Vec<_>>().join("\n")
+}
+
+/// Reads everything through every node, with a few connections to each.
+async fn final_reads(shared: &Arc<Shared>, limit: u64) -> usize {
+    const CONNECTIONS: usize = 3;
+    let ops = shared.arrivals.final_ops();
+    let until = shared.clock.now() + limit;
+    let mut readers = JoinSet::new();
+    for node in 0..shared.members.len() {
+        for part in ops.chunks(ops.len().div_ceil(CONNECTIONS).max(1)) {
+            readers.spawn(worker::final_reads(shared.clone(), node, part.to_vec(), until));
+        }
+    }
+    readers.join_all().await.into_iter().sum()
+}
+
+/// The mean over all links of how long they really kept bytes, if a delay was asked for.
+async fn link_delay(trial: &Trial) -> Option<LinkDelay> {
+    let asked = trial.plan.faults.links.delay.ns();
+    let cluster = trial.defendant.clone().as_cluster();
+    let (mut chunks, mut ns) = (0, 0);
+    for link in nemesis::inject::all_links(cluster.nodes()) {
+        let stats = cluster.link_stats(&link).await;
+        chunks += stats.delayed_chunks;
+        ns += stats.delayed_ns;
+    }
+    (asked > 0).then(|| LinkDelay { asked_ns: asked, measured_ns: ns.checked_div(chunks).unwrap_or(0) })
+}
+
+/// Returns when the history so far is not linearizable any more, if the run shall stop at that; otherwise never. What
+/// is wrong with the beginning of a history cannot be mended by its end, so looking early is sound.
+async fn first_violation(trial: &Trial) {
+    let path = trial.store.file("history.jsonl");
+    let bounds = trial.plan.scenario.bounds.clone();
+    let model = trial.plan.scenario.workload.info().model.parse();
+    let (true, Ok(model)) = (trial.fail_fast, model) else { return std::future::pending().await };
+    loop {
+        tokio::time::sleep(Duration::from_millis(1000)).await;
+        let (path, bounds) = (path.clone(), bounds.clone());
+        let look = tokio::task::spawn_blocking(move || {
+            let history = judge::read_history(&path).ok()?;
+            Some(judge::bounded(&checkers::linearizable(model), &history, &bounds).validity)
+        });
+        if look.await.ok().flatten() == Some(checkers::Validity::Invalid) {
+            return;
+        }
+    }
+}
+
+async fn watch_leaders(defendant: Arc<dyn Defendant>, journal: Journal, seen: Arc<Mutex<Vec<Leader>>>) {
+    let mut last = None;
+    loop {
+        let now = defendant.leader().await;
+        if now.is_some() && now != last {
+            let node = now.as_deref().unwrap_or_default().to_owned();
+            let op = Op::Custom { f: "leader".into(), key: None, value: node.clone().into() };
+            let since_ns = journal.record(Process::Observer, Kind::Info, op, None, Meta::default());
+            seen.lock().unwrap_or_else(|e| e.into_inner()).push(Leader { since_ns, node });
+            last = now;
+        }
+        tokio::time::sleep(Duration::from_millis(150)).await;
+    }
+}
+
+/// The tallies as plain numbers: asked, ok, fail, info.
+pub fn tally(counts: &Counts) -> [u64; 4] {
+    [&counts.asked, &counts.ok, &counts.fail, &counts.info].map(|c| c.load(Relaxed))
+}
