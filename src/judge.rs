@@ -129,6 +129,8 @@ pub fn judge(history: &Path, plan: &TestPlan, record: Record, folder: &Path) -> 
     });
     checkers.insert(guarded.checker.clone(), guarded);
     let (all, by_operation) = tallies(&operations);
+    // Warming up and final reads are no load.
+    let load: Vec<Operation> = operations.into_iter().filter(|o| o.meta.phase.is_none()).collect();
     Ok(Results {
         valid: Validity::merge(checkers.values().map(|v| v.validity)),
         schema: 1,
@@ -139,7 +141,7 @@ pub fn judge(history: &Path, plan: &TestPlan, record: Record, folder: &Path) -> 
         operations: all,
         by_operation,
         record,
-        performance: performance::analyse(&operations),
+        performance: performance::analyse(&load),
     })
 }
 

@@ -42,6 +42,8 @@ pub struct Record {
     pub load_start_ns: u64,
     /// See `load_start_ns`.
     pub load_end_ns: u64,
+    /// Operations that were completed during the load.
+    pub load_operations: u64,
     /// Who was seen to lead, and since when.
     pub leaders: Vec<Leader>,
     /// Arrivals that waited too long for a free client.
@@ -142,7 +144,7 @@ async fn phases(trial: &Trial, progress: &Progress) -> Result<Record> {
     let ready = all_ready(trial, scenario.bounds.set_up.0);
     tokio::select! {
         ready = ready => if let Err(why) = ready { bail!("{why}") },
-        _ = interrupt.wait_for(|s| *s) => {
+        () = interrupted(&mut interrupt) => {
             record.interrupted = true;
             return Ok(record);
         }
@@ -158,6 +160,7 @@ async fn phases(trial: &Trial, progress: &Progress) -> Result<Record> {
     }
     let start = clock.now();
     record.load_start_ns = start;
+    let before = completed(&journal);
     let end = start + scenario.load.time_limit.ns();
     shared.arrivals.open(start, end);
     let (stop, stopped) = watch::channel(false);
@@ -176,11 +179,12 @@ async fn phases(trial: &Trial, progress: &Progress) -> Result<Record> {
     tokio::select! {
         () = over => {}
         () = first_violation(trial) => record.stopped_early = true,
-        _ = interrupt.wait_for(|s| *s) => record.interrupted = true,
+        () = interrupted(&mut interrupt) => record.interrupted = true,
     }
     record.load_end_ns = clock.now();
     let _ = stop.send(true);
     workers.join_all().await;
+    record.load_operations = completed(&journal) - before;
     record.faults = faults.await?;
 
     progress.phase("healing");
@@ -317,6 +321,13 @@ async fn link_delay(trial: &Trial) -> Option<LinkDelay> {
     (asked > 0).then(|| LinkDelay { asked_ns: asked, measured_ns: ns.checked_div(chunks).unwrap_or(0) })
 }
 
+/// Returns when the run is interrupted; never, if nobody is left who could.
+async fn interrupted(interrupt: &mut watch::Receiver<bool>) {
+    if interrupt.wait_for(|i| *i).await.is_err() {
+        std::future::pending().await
+    }
+}
+
 /// Returns when the history so far is not linearizable any more, if the run shall stop at that; otherwise never. What
 /// is wrong with the beginning of a history cannot be mended by its end, so looking early is sound.
 async fn first_violation(trial: &Trial) {
@@ -350,6 +361,11 @@ async fn watch_leaders(defendant: Arc<dyn Defendant>, journal: Journal, seen: Ar
         }
         tokio::time::sleep(Duration::from_millis(150)).await;
     }
+}
+
+fn completed(journal: &Journal) -> u64 {
+    let [_, ok, fail, info] = tally(journal.counts());
+    ok + fail + info
 }
 
 /// The tallies as plain numbers: asked, ok, fail, info.

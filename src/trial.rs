@@ -94,9 +94,22 @@ pub async fn put_on_trial(scenario: &Scenario, adapter: Arc<dyn Adapter>, option
     carry_out(plan, adapter, store, started, options).await
 }
 
-/// A trial of the in-process store that answers at once: what the tester itself costs.
-pub async fn try_null(scenario: &Scenario, options: &Options) -> Result<Results> {
-    put_on_trial(scenario, Arc::new(Null::default()), options).await
+/// Drives the in-process store that answers at once, writes the history down and does not judge it. Returns operations
+/// per second of the load: what the tester itself costs.
+///
+/// # Errors
+/// If the run cannot be carried out or written down.
+pub async fn drive_null(scenario: &Scenario, options: &Options) -> Result<f64> {
+    let plan = TestPlan::new(scenario, scenario.seed.unwrap_or_else(fresh_seed))?;
+    let (store, started) = open_store(&plan, options)?;
+    let progress = Progress::new(options.quiet, &store.file("tribunal.log"));
+    let adapter: Arc<dyn Adapter> = Arc::new(Null::default());
+    let defendant = Arc::new(External::new(adapter.clone(), plan.nodes.clone()));
+    let interrupt = options.interrupt.clone();
+    let trial = Trial { plan, adapter, defendant, store, started, interrupt, fail_fast: false };
+    let record = run::run(&trial, &progress).await?;
+    let seconds = (record.load_end_ns - record.load_start_ns) as f64 / 1e9;
+    Ok(record.load_operations as f64 / seconds)
 }
 
 fn open_store(plan: &TestPlan, options: &Options) -> Result<(Store, String)> {

@@ -70,29 +70,25 @@ struct HttpClient {
 
 #[derive(Deserialize)]
 struct Reply {
-    result: ResultBody,
+    #[serde(default)]
+    result: Option<ResultBody>,
+    #[serde(default)]
+    error: Option<ErrorBody>,
     #[serde(default)]
     served: Option<ServedBody>,
 }
 
+/// Told apart by their fields: `{"value":…}`, `{"swapped":…,"found":…}`, `{"done":true}`.
 #[derive(Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum ResultBody {
-    Value(ValueBody),
-    Cas(CasBody),
-    Done {},
-    Error(ErrorBody),
-}
-
-#[derive(Deserialize)]
-struct ValueBody {
+struct ResultBody {
+    #[serde(default)]
     value: Option<String>,
-}
-
-#[derive(Deserialize)]
-struct CasBody {
-    swapped: bool,
+    #[serde(default)]
+    swapped: Option<bool>,
+    #[serde(default)]
     found: Option<String>,
+    #[serde(default)]
+    done: bool,
 }
 
 #[derive(Deserialize)]
@@ -166,20 +162,21 @@ fn encode(op: &Op) -> Option<serde_json::Value> {
 fn classify(reply: Reply) -> Outcome {
     let served = reply.served.map(served).unwrap_or_default();
     let value = |text: Option<String>| from_bytes(text.as_deref().map(str::as_bytes));
-    match reply.result {
-        ResultBody::Value(v) => match value(v.value) {
-            Ok(v) => Outcome::Ok(Ret::Value(v), served),
-            Err(why) => Outcome::Info(why),
-        },
-        ResultBody::Cas(c) => match value(c.found) {
-            Ok(found) => Outcome::Ok(Ret::Swapped { swapped: c.swapped, found: Some(found) }, served),
-            Err(why) => Outcome::Info(why),
-        },
-        ResultBody::Done {} => Outcome::Ok(Ret::Done, served),
-        ResultBody::Error(e) => match e.code.as_str() {
+    match (reply.result, reply.error) {
+        (_, Some(e)) => match e.code.as_str() {
             "NOT_LEADER" | "INVALID" | "OVERLOADED" => Outcome::Fail(e.message),
             _ => Outcome::Info(e.message),
         },
+        (Some(ResultBody { done: true, .. }), None) => Outcome::Ok(Ret::Done, served),
+        (Some(ResultBody { swapped: Some(swapped), found, .. }), None) => match value(found) {
+            Ok(found) => Outcome::Ok(Ret::Swapped { swapped, found: Some(found) }, served),
+            Err(why) => Outcome::Info(why),
+        },
+        (Some(ResultBody { value: v, .. }), None) => match value(v) {
+            Ok(v) => Outcome::Ok(Ret::Value(v), served),
+            Err(why) => Outcome::Info(why),
+        },
+        (None, None) => Outcome::Info("the cluster answered nothing".to_owned()),
     }
 }
 

@@ -80,7 +80,7 @@ pub(super) fn main(args: Args) -> Result<u8, Failure> {
         let mut interrupt = interrupts();
         tokio::select! {
             done = all(&args) => done.map_err(Failure::Tester),
-            _ = interrupt.wait_for(|i| *i) => Err(Failure::Tester(anyhow::anyhow!("interrupted"))),
+            Ok(_) = interrupt.wait_for(|i| *i) => Err(Failure::Tester(anyhow::anyhow!("interrupted"))),
         }
     })
 }
