@@ -198,7 +198,8 @@ impl Core {
         } else {
             Grant::after_restart(now + durable.lease.max(config.timing.lease))
         };
-        let seed = config.seed ^ (u64::from(config.id) << 32) ^ durable.epoch.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let seed =
+            config.seed ^ (u64::from(config.id) << 32) ^ durable.epoch.wrapping_mul(0x9e37_79b9_7f4a_7c15);
         let acceptor = Acceptor::recover(config.protocol, config.hooks, &durable);
         let mut core = Core {
             epoch: durable.epoch,
@@ -317,7 +318,8 @@ impl Core {
         }
         self.catch_up_tick(now);
         self.clients_tick(now);
-        if self.learner.applied() > self.commit_noted && now.since(self.commit_noted_at) >= COMMIT_HINT_EVERY {
+        if self.learner.applied() > self.commit_noted && now.since(self.commit_noted_at) >= COMMIT_HINT_EVERY
+        {
             self.persist(Vec::new(), now);
         }
     }
@@ -360,7 +362,15 @@ impl Core {
         }
     }
 
-    fn on_accept(&mut self, from: NodeId, ballot: Ballot, slot: Slot, entry: Arc<Entry>, commit: Slot, now: Mono) {
+    fn on_accept(
+        &mut self,
+        from: NodeId,
+        ballot: Ballot,
+        slot: Slot,
+        entry: Arc<Entry>,
+        commit: Slot,
+        now: Mono,
+    ) {
         self.top_round = self.top_round.max(ballot.round);
         if let Some(chosen) = self.learner.chosen(slot).filter(|chosen| **chosen != entry) {
             // A late vote that lost. It must not pass for the chosen value when a commit hint is read back.

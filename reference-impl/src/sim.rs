@@ -112,6 +112,23 @@ pub struct Report {
     pub steps: u64,
 }
 
+impl std::ops::AddAssign for Report {
+    fn add_assign(&mut self, other: Report) {
+        self.slots += other.slots;
+        self.elections += other.elections;
+        self.crashes += other.crashes;
+        self.pauses += other.pauses;
+        self.partitions += other.partitions;
+        self.ok += other.ok;
+        self.unknown += other.unknown;
+        self.refused += other.refused;
+        self.lease_reads += other.lease_reads;
+        self.forwarded += other.forwarded;
+        self.retries += other.retries;
+        self.steps += other.steps;
+    }
+}
+
 /// Runs a cluster.
 ///
 /// # Errors

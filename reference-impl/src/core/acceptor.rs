@@ -97,7 +97,12 @@ impl Acceptor {
     ///
     /// # Errors
     /// [`Refused`] if a higher ballot was promised.
-    pub fn accept(&mut self, ballot: Ballot, slot: Slot, entry: Arc<Entry>) -> Result<Option<Record>, Refused> {
+    pub fn accept(
+        &mut self,
+        ballot: Ballot,
+        slot: Slot,
+        entry: Arc<Entry>,
+    ) -> Result<Option<Record>, Refused> {
         let promised = self.promised(slot);
         if ballot < promised && self.hooks.heeds_promise() {
             return Err(Refused(promised));
@@ -119,7 +124,9 @@ impl Acceptor {
     /// P3: all votes of the scope above `commit`.
     pub fn votes(&self, scope: Scope, commit: Slot) -> Vec<Vote> {
         match scope {
-            Scope::From(slot) => self.votes.range(slot.max(commit + 1)..).map(|(_, vote)| vote.clone()).collect(),
+            Scope::From(slot) => {
+                self.votes.range(slot.max(commit + 1)..).map(|(_, vote)| vote.clone()).collect()
+            }
             Scope::Only(slot) => self.vote(slot).cloned().into_iter().collect(),
         }
     }
@@ -152,7 +159,11 @@ mod tests {
         let mut acceptor = multi();
         assert!(acceptor.prepare(ballot(2, 1), Scope::From(1)).unwrap().is_some());
         assert_eq!(acceptor.prepare(ballot(1, 3), Scope::From(1)), Err(Refused(ballot(2, 1))));
-        assert_eq!(acceptor.prepare(ballot(2, 1), Scope::From(1)), Ok(None), "the same proposer is answered again");
+        assert_eq!(
+            acceptor.prepare(ballot(2, 1), Scope::From(1)),
+            Ok(None),
+            "the same proposer is answered again"
+        );
         assert!(acceptor.prepare(ballot(2, 2), Scope::From(9)).unwrap().is_some(), "the node breaks ties");
         assert_eq!(acceptor.highest_promise(), ballot(2, 2));
     }
@@ -164,7 +175,11 @@ mod tests {
         assert_eq!(acceptor.accept(ballot(2, 2), 1, entry(1)), Err(Refused(ballot(3, 1))));
         assert!(acceptor.vote(1).is_none());
         assert!(acceptor.accept(ballot(5, 2), 1, entry(1)).unwrap().is_some());
-        assert_eq!(acceptor.accept(ballot(5, 2), 1, entry(1)), Ok(None), "a duplicate needs no second record");
+        assert_eq!(
+            acceptor.accept(ballot(5, 2), 1, entry(1)),
+            Ok(None),
+            "a duplicate needs no second record"
+        );
         assert_eq!(acceptor.prepare(ballot(4, 9), Scope::From(1)), Err(Refused(ballot(5, 2))));
     }
 

@@ -16,11 +16,11 @@ use std::sync::Arc;
 
 use rand::RngExt;
 
+use super::Core;
 use super::ballot::{Ballot, Mono, NodeId, Slot};
 use super::clients::{Request, Waiter};
 use super::command::{Entry, Failure, Path, Served};
 use super::message::{Message, Scope, Vote};
-use super::Core;
 
 /// The proposer of a Basic Paxos node.
 #[derive(Clone, Debug, Default)]
@@ -135,7 +135,14 @@ impl Core {
         self.send(self.config.id, prepare, None);
     }
 
-    pub(super) fn basic_promise(&mut self, from: NodeId, ballot: Ballot, slot: Slot, votes: Vec<Vote>, now: Mono) {
+    pub(super) fn basic_promise(
+        &mut self,
+        from: NodeId,
+        ballot: Ballot,
+        slot: Slot,
+        votes: Vec<Vote>,
+        now: Mono,
+    ) {
         let (quorum, me) = (self.config.quorum(), self.config.id);
         let Some(attempt) = &mut self.basic.attempt else { return };
         let Phase::Prepare(promises) = &mut attempt.phase else { return };

@@ -11,10 +11,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::Core;
 use super::ballot::{Ballot, Mono, NodeId, Slot};
 use super::command::Entry;
 use super::message::Message;
-use super::Core;
 
 /// What is missing, and who was asked for it.
 #[derive(Clone, Debug, Default)]
@@ -74,7 +74,8 @@ impl Core {
         if self.learner.applied() >= self.catch_up.target {
             self.catch_up.asked = None;
         } else if now.since(at) >= ASK_AGAIN {
-            let next = self.config.others().find(|other| *other > node).or_else(|| self.config.others().next());
+            let next =
+                self.config.others().find(|other| *other > node).or_else(|| self.config.others().next());
             if let Some(next) = next {
                 self.ask(next, now);
             }
@@ -99,7 +100,13 @@ impl Core {
         self.send(from, Message::Chosen { entries, commit }, None);
     }
 
-    pub(super) fn on_chosen(&mut self, from: NodeId, entries: Vec<(Slot, Arc<Entry>)>, commit: Slot, now: Mono) {
+    pub(super) fn on_chosen(
+        &mut self,
+        from: NodeId,
+        entries: Vec<(Slot, Arc<Entry>)>,
+        commit: Slot,
+        now: Mono,
+    ) {
         let last = entries.last().map_or(0, |(slot, _)| *slot);
         for (slot, entry) in entries {
             self.learn(slot, &entry, now);

@@ -123,8 +123,14 @@ impl Core {
         now: Mono,
     ) {
         let deadline = now + deadline.unwrap_or(self.config.timing.deadline);
-        let request =
-            Request { origin: Origin::Local(call), command, arrived: now, deadline, no_forward, offered: false };
+        let request = Request {
+            origin: Origin::Local(call),
+            command,
+            arrived: now,
+            deadline,
+            no_forward,
+            offered: false,
+        };
         if let Err(why) = validate(&request.command.op) {
             return self.answer(request, Err(Failure::Invalid(why)), Served::default());
         }
@@ -139,8 +145,7 @@ impl Core {
 
     fn answer_locally(&mut self, request: Request, path: Path) {
         let output = self.learner.machine().preview(&request.command.op);
-        let served =
-            Served { path, slot: self.learner.applied(), node: self.config.id, ..Served::default() };
+        let served = Served { path, slot: self.learner.applied(), node: self.config.id, ..Served::default() };
         self.answer(request, Ok(output), served);
     }
 
@@ -170,11 +175,20 @@ impl Core {
         request.offered = true;
         let (command, ttl) = (request.command.clone(), request.deadline.since(now));
         let again_after = self.config.timing.resend;
-        self.clients.forwarded.insert(id, Forwarded { request, to, again_at: now + again_after, again_after });
+        self.clients
+            .forwarded
+            .insert(id, Forwarded { request, to, again_at: now + again_after, again_after });
         self.send(to, Message::Forward { id, command, ttl }, None);
     }
 
-    pub(super) fn on_forward(&mut self, from: NodeId, id: EntryId, command: Command, ttl: Duration, now: Mono) {
+    pub(super) fn on_forward(
+        &mut self,
+        from: NodeId,
+        id: EntryId,
+        command: Command,
+        ttl: Duration,
+        now: Mono,
+    ) {
         let origin = Origin::Peer { node: from, id };
         self.route(
             Request { origin, command, arrived: now, deadline: now + ttl, no_forward: true, offered: false },
@@ -232,7 +246,8 @@ impl Core {
         for id in late {
             self.answer_unknown(id, "the time ran out after it was proposed");
         }
-        let late: Vec<EntryId> = expired(&self.clients.forwarded, |forwarded| now >= forwarded.request.deadline);
+        let late: Vec<EntryId> =
+            expired(&self.clients.forwarded, |forwarded| now >= forwarded.request.deadline);
         for id in late {
             if let Some(forwarded) = self.clients.forwarded.remove(&id) {
                 let why = Failure::Unknown("the time ran out after it was forwarded");
@@ -250,7 +265,11 @@ impl Core {
                 std::mem::take(&mut leader.queue).into_iter().partition(|request| now >= request.deadline);
             leader.queue = queue;
             for request in Vec::from_iter::<VecDeque<Request>>(late) {
-                self.answer(request, Err(Failure::Overloaded("no room to propose it in time")), Served::default());
+                self.answer(
+                    request,
+                    Err(Failure::Overloaded("no room to propose it in time")),
+                    Served::default(),
+                );
             }
         }
         self.forward_again(now);
@@ -263,7 +282,8 @@ impl Core {
             if now >= forwarded.again_at && forwarded.request.command.may_be_sent_again() {
                 forwarded.again_after *= 2;
                 forwarded.again_at = now + forwarded.again_after;
-                let (command, ttl) = (forwarded.request.command.clone(), forwarded.request.deadline.since(now));
+                let (command, ttl) =
+                    (forwarded.request.command.clone(), forwarded.request.deadline.since(now));
                 again.push(Message::Forward { id: *id, command, ttl });
             }
         }

@@ -55,7 +55,9 @@ impl Core {
                     self.stand(now);
                 }
             }
-            Role::Candidate(candidate) if now >= candidate.give_up_at && candidate.is_stuck(self.config.quorum()) => {
+            Role::Candidate(candidate)
+                if now >= candidate.give_up_at && candidate.is_stuck(self.config.quorum()) =>
+            {
                 self.stand(now);
             }
             Role::Candidate(candidate) if now >= candidate.ask_again_at => {
@@ -112,7 +114,9 @@ impl Core {
     /// Leads, if a quorum has promised and everything is known that one of it knows to be chosen.
     pub(super) fn try_to_lead(&mut self, now: Mono) {
         let Role::Candidate(candidate) = &self.role else { return };
-        if candidate.promises.len() < self.config.quorum() || !candidate.promises.contains_key(&self.config.id) {
+        if candidate.promises.len() < self.config.quorum()
+            || !candidate.promises.contains_key(&self.config.id)
+        {
             return;
         }
         let ahead = candidate.promises.iter().map(|(node, (commit, _))| (*commit, *node)).max();
@@ -122,11 +126,8 @@ impl Core {
             return self.want(commit, node, now);
         }
         let ballot = candidate.ballot;
-        let mut values = if self.config.hooks.heeds_reported_votes() {
-            candidate.reported()
-        } else {
-            BTreeMap::new()
-        };
+        let mut values =
+            if self.config.hooks.heeds_reported_votes() { candidate.reported() } else { BTreeMap::new() };
         let applied = self.learner.applied();
         values.retain(|slot, _| *slot > applied);
         for (slot, entry) in self.learner.chosen_from(applied + 1) {
@@ -183,7 +184,9 @@ impl Core {
     fn outbid_by(&mut self, ballot: Ballot, now: Mono) {
         match &self.role {
             Role::Leader(leader) if leader.ballot < ballot => self.step_down("a higher ballot was seen", now),
-            Role::Candidate(candidate) if candidate.ballot < ballot => self.step_down("outbid as a candidate", now),
+            Role::Candidate(candidate) if candidate.ballot < ballot => {
+                self.step_down("outbid as a candidate", now)
+            }
             _ => {}
         }
     }
@@ -191,7 +194,9 @@ impl Core {
     /// `ballot` was refused because of a higher one.
     pub(super) fn outbid(&mut self, ballot: Ballot, now: Mono) {
         match &self.role {
-            Role::Leader(leader) if leader.ballot == ballot => self.step_down("refused: a higher ballot exists", now),
+            Role::Leader(leader) if leader.ballot == ballot => {
+                self.step_down("refused: a higher ballot exists", now)
+            }
             Role::Candidate(candidate) if candidate.ballot == ballot => {
                 self.step_down("outbid as a candidate", now);
             }

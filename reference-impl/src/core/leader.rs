@@ -51,7 +51,14 @@ const QUORUM_LOST_LEASES: u32 = 4;
 
 impl Leader {
     pub(super) fn new(ballot: Ballot, barrier: Slot, now: Mono) -> Self {
-        Leader { ballot, barrier, next: barrier + 1, lease: Lease::new(now), queue: VecDeque::new(), heartbeat_at: now }
+        Leader {
+            ballot,
+            barrier,
+            next: barrier + 1,
+            lease: Lease::new(now),
+            queue: VecDeque::new(),
+            heartbeat_at: now,
+        }
     }
 }
 
@@ -169,7 +176,11 @@ impl Core {
 
     pub(super) fn lease_until(&self, leader: &Leader) -> Option<Mono> {
         let usable = self.config.timing.usable_lease();
-        leader.lease.until(if self.config.hooks.counts_lease_from_send() { usable } else { self.config.timing.lease * 2 })
+        leader.lease.until(if self.config.hooks.counts_lease_from_send() {
+            usable
+        } else {
+            self.config.timing.lease * 2
+        })
     }
 
     /// Sends accepts again that have waited too long, to whoever has not voted. Twice as patient each time.
@@ -231,7 +242,11 @@ impl Core {
         }
         let Role::Leader(leader) = &mut self.role else { return };
         if leader.queue.len() >= self.config.queue {
-            return self.answer(request, Err(Failure::Overloaded("the leader's queue is full")), Served::default());
+            return self.answer(
+                request,
+                Err(Failure::Overloaded("the leader's queue is full")),
+                Served::default(),
+            );
         }
         leader.queue.push_back(request);
         self.fill_window(now);

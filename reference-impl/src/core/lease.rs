@@ -77,7 +77,13 @@ impl Lease {
     }
 
     /// `from` has acknowledged `round`. `counted_from` decides what the lease is counted from, given when the round was sent.
-    pub fn acknowledged(&mut self, round: u64, from: NodeId, quorum: usize, counted_from: impl Fn(Mono) -> Mono) {
+    pub fn acknowledged(
+        &mut self,
+        round: u64,
+        from: NodeId,
+        quorum: usize,
+        counted_from: impl Fn(Mono) -> Mono,
+    ) {
         let Some((sent, voters)) = self.rounds.get_mut(&round) else { return };
         voters.insert(from);
         if voters.len() >= quorum {

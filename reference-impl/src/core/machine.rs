@@ -101,7 +101,8 @@ mod tests {
     #[test]
     fn every_operation_does_what_it_says() {
         let mut m = Machine::default();
-        let get = |m: &mut Machine| run(m, 99, 0, Op::Get { key: key(), mode: ReadMode::Log }).result.unwrap();
+        let get =
+            |m: &mut Machine| run(m, 99, 0, Op::Get { key: key(), mode: ReadMode::Log }).result.unwrap();
         let cas = |expected: Option<&'static str>, new: &'static str| Op::Cas {
             key: key(),
             expected: expected.map(|e| Bytes::from_static(e.as_bytes())),

@@ -45,7 +45,9 @@ impl Sessions {
     /// Whether `(client, seq)` was applied. `seq` 0 is always new.
     pub fn look_up(&self, client: u64, seq: u64) -> Seen {
         match self.clients.get(&client) {
-            Some(session) if seq != 0 && session.seq == seq => Seen::Before(session.slot, session.output.clone()),
+            Some(session) if seq != 0 && session.seq == seq => {
+                Seen::Before(session.slot, session.output.clone())
+            }
             Some(session) if seq != 0 && session.seq > seq => Seen::Stale,
             _ => Seen::New,
         }

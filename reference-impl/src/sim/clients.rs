@@ -14,13 +14,13 @@ use crate::core::{Command, NodeId, Op, Output, ReadMode};
 
 /// How many keys there are.
 const KEYS: usize = 3;
-/// A list that grew to this is left alone, to keep reads cheap.
+/// Times an unanswered operation is asked again, at most.
 const RETRIES_MAX: u32 = 3;
 
 /// What a client is doing.
 #[derive(Clone, Debug)]
 pub(super) enum Doing {
-    Append { key: usize, token: u32 },
+    Append { token: u32 },
     Read { key: usize },
 }
 
@@ -47,7 +47,7 @@ pub(super) struct Worker {
 
 impl Worker {
     pub(super) fn new(index: u32, nodes: u32) -> Self {
-        let home = (index % 2 == 0).then_some(index / 2 % nodes + 1);
+        let home = index.is_multiple_of(2).then_some(index / 2 % nodes + 1);
         Worker { name: u64::from(index) + 1, seq: 0, home, pending: None }
     }
 
@@ -57,14 +57,18 @@ impl Worker {
     }
 
     /// What to do next; `token` hands out numbers for appends.
-    pub(super) fn next(&mut self, rng: &mut ChaCha8Rng, token: impl FnOnce(usize) -> u32) -> (Doing, Command) {
+    pub(super) fn next(
+        &mut self,
+        rng: &mut ChaCha8Rng,
+        token: impl FnOnce(usize) -> u32,
+    ) -> (Doing, Command) {
         self.seq += 1;
         let key = rng.random_range(0..KEYS);
         let name = format!("k{key}");
         let (doing, op) = if rng.random_bool(0.5) {
             let token = token(key);
             let value = Bytes::copy_from_slice(&token.to_be_bytes());
-            (Doing::Append { key, token }, Op::Append { key: name, value })
+            (Doing::Append { token }, Op::Append { key: name, value })
         } else {
             let mode = if rng.random_bool(0.8) { ReadMode::Lease } else { ReadMode::Log };
             (Doing::Read { key }, Op::Get { key: name, mode })

@@ -136,12 +136,19 @@ impl Oracle {
                 return Err(format!("append {token} is in the list of key {key}, but was never sent to it"));
             };
             if append.refused {
-                return Err(format!("append {token} was refused as not applied, but is in the list of key {key}"));
+                return Err(format!(
+                    "append {token} was refused as not applied, but is in the list of key {key}"
+                ));
             }
         }
         for (token, append) in (0u32..).zip(&self.appends) {
-            if append.key == key && append.acked.is_some_and(|acked| acked < invoked) && !seen.contains(&token) {
-                return Err(format!("append {token} to key {key} was acknowledged before a read that lacks it"));
+            if append.key == key
+                && append.acked.is_some_and(|acked| acked < invoked)
+                && !seen.contains(&token)
+            {
+                return Err(format!(
+                    "append {token} to key {key} was acknowledged before a read that lacks it"
+                ));
             }
         }
         let longest = self.longest.entry(key).or_default();
@@ -169,7 +176,9 @@ impl Oracle {
         for token in self.longest[&key].iter().rev() {
             let append = &self.appends[*token as usize];
             if earliest_ack_after < append.invoked {
-                return Err(format!("append {token} to key {key} stands before one acknowledged before it was sent"));
+                return Err(format!(
+                    "append {token} to key {key} stands before one acknowledged before it was sent"
+                ));
             }
             earliest_ack_after = earliest_ack_after.min(append.acked.unwrap_or(u64::MAX));
         }

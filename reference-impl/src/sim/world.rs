@@ -10,7 +10,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
 use std::time::Duration;
 
-use rand::{Rng, RngExt};
+use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 
@@ -18,8 +18,8 @@ use super::clients::{Doing, Pending, Worker, final_read, keys, tokens};
 use super::oracle::{Oracle, Violation};
 use super::{Report, Setup};
 use crate::core::{
-    Call, Config, Core, Durable, Effect, Failure, Input, Message, Mono, NodeId, Note, Path, Protocol, Record, Reply,
-    Token,
+    Call, Config, Core, Durable, Effect, Failure, Input, Message, Mono, NodeId, Note, Path, Protocol, Record,
+    Reply, Token,
 };
 
 const MS: u64 = 1_000_000;
@@ -377,7 +377,7 @@ impl<'a> World<'a> {
         if self.setup.faults.pauses {
             kinds.extend(["pause", "pause-leader"]);
         }
-        if self.setup.faults.partitions {
+        if self.setup.faults.partitions && self.setup.nodes > 1 {
             kinds.extend(["partition", "partition-leader", "partition-leader"]);
         }
         if kinds.is_empty() {
@@ -424,7 +424,8 @@ impl<'a> World<'a> {
     fn cut_off(&mut self, victim: NodeId, in_minority: bool) {
         self.heal();
         self.report.partitions += 1;
-        let size = if in_minority { (self.setup.nodes - 1) / 2 } else { self.rng.random_range(1..self.setup.nodes) };
+        let size =
+            if in_minority { (self.setup.nodes - 1) / 2 } else { self.rng.random_range(1..self.setup.nodes) };
         let mut side = BTreeSet::from([victim]);
         while side.len() < size as usize {
             side.insert(self.rng.random_range(1..=self.setup.nodes));
@@ -506,7 +507,7 @@ impl<'a> World<'a> {
                 self.report.retries += u64::from(reply.served.path == Path::Retry);
                 self.report.forwarded += u64::from(reply.served.forwarded);
                 match pending.doing {
-                    Doing::Append { token, .. } => self.oracle.acked(token, self.now),
+                    Doing::Append { token } => self.oracle.acked(token, self.now),
                     Doing::Read { key } => {
                         self.oracle.read(key, pending.invoked, self.now, &tokens(output))?;
                         if self.calm {
@@ -530,7 +531,7 @@ impl<'a> World<'a> {
             self.retire(index);
         } else {
             self.report.refused += 1;
-            if let Doing::Append { token, .. } = pending.doing {
+            if let Doing::Append { token } = pending.doing {
                 self.oracle.refused(token);
             }
             self.workers[index].pending = None;
@@ -582,6 +583,3 @@ impl<'a> World<'a> {
 fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
-
-// `Rng` is the trait behind `RngExt`; naming it keeps the bound in one place.
-const _: fn(&mut ChaCha8Rng) -> u64 = <ChaCha8Rng as Rng>::next_u64;

@@ -1,0 +1,215 @@
+//! The loop around the core: the only place where its inputs and effects meet the world.
+//!
+//! ```text
+//! peers ──┐                          ┌─→ Writer (log)      ─ token on disk ─┐
+//! clients ┼→ events → step(now, …) ──┼─→ Outbox of each peer  ← after token ┤ held until then
+//! timer ──┘       ↑                  └─→ replies                            │
+//!                 └───────────────────────── Persisted ─────────────────────┘
+//! ```
+//!
+//! The clock is read after each input was received and before it is handled, never once for several: a lease read must not
+//! be checked against a time at which its request had not even arrived. Nothing waits for a tick that could go on at once.
+//! Deliberately no protocol knowledge.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot};
+
+use crate::clock::Clock;
+use crate::core::{
+    Call, Command, Core, Effect, Failure, Input, Message, NodeId, Note, Record, Reply, Served, Status, Token,
+};
+use crate::transport::Outbox;
+use crate::wal::Writer;
+
+/// Something from outside.
+#[derive(Debug)]
+#[allow(missing_docs)]
+pub enum Event {
+    /// A batch of a peer.
+    Peer { from: NodeId, messages: Vec<Message> },
+    /// A client's call.
+    Client { command: Command, deadline: Option<Duration>, no_forward: bool, reply: oneshot::Sender<Reply> },
+}
+
+/// Where events go.
+pub type Events = mpsc::Sender<Event>;
+
+/// Events that may wait for the core; whoever brings more waits itself.
+pub const EVENTS_MAX: usize = 4_096;
+/// Calls that may be open at a node.
+const CALLS_MAX: usize = 16_384;
+/// Inputs that are handled before their effects are carried out.
+const BATCH: usize = 128;
+/// Between two ticks of the core.
+const TICK: Duration = Duration::from_millis(10);
+
+/// The core with its surroundings.
+pub struct Driver {
+    core: Core,
+    clock: Clock,
+    writer: Writer,
+    peers: BTreeMap<NodeId, Arc<Outbox>>,
+    calls: BTreeMap<Call, oneshot::Sender<Reply>>,
+    next_call: Call,
+    held: BTreeMap<Token, Vec<(NodeId, Message)>>,
+    /// Written without a sync: reported to the core as soon as the effects at hand are carried out.
+    written: Option<Token>,
+    status: Arc<Mutex<Status>>,
+}
+
+impl Driver {
+    /// Wires everything up; nothing happens before [`Driver::run`].
+    pub fn new(core: Core, clock: Clock, writer: Writer, peers: BTreeMap<NodeId, Arc<Outbox>>) -> Self {
+        let status = Arc::new(Mutex::new(core.status()));
+        Driver {
+            core,
+            clock,
+            writer,
+            peers,
+            calls: BTreeMap::new(),
+            next_call: 1,
+            held: BTreeMap::new(),
+            written: None,
+            status,
+        }
+    }
+
+    /// What the node believes, kept up to date while it runs.
+    pub fn status(&self) -> Arc<Mutex<Status>> {
+        self.status.clone()
+    }
+
+    /// Runs until all senders of `events` are gone.
+    pub async fn run(
+        mut self,
+        mut events: mpsc::Receiver<Event>,
+        mut synced: mpsc::UnboundedReceiver<Token>,
+    ) {
+        let mut next_tick = tokio::time::Instant::now();
+        loop {
+            let now = tokio::time::Instant::now();
+            let wake = self.core.wakeup().map(|at| now + at.since(self.clock.now()));
+            let wake = wake.map_or(next_tick, |wake| wake.min(next_tick));
+            tokio::select! {
+                biased;
+                Some(token) = synced.recv() => self.on_synced(token),
+                event = events.recv() => match event {
+                    Some(event) => self.on_event(event),
+                    None => return,
+                },
+                () = tokio::time::sleep_until(wake) => {
+                    next_tick = tokio::time::Instant::now() + TICK;
+                    self.step(Input::Tick);
+                }
+            }
+            for _ in 0..BATCH {
+                if let Ok(token) = synced.try_recv() {
+                    self.on_synced(token);
+                } else if let Ok(event) = events.try_recv() {
+                    self.on_event(event);
+                } else {
+                    break;
+                }
+            }
+            if tokio::time::Instant::now() >= next_tick {
+                next_tick = tokio::time::Instant::now() + TICK;
+                self.step(Input::Tick);
+            }
+            *self.status.lock().unwrap_or_else(PoisonError::into_inner) = self.core.status();
+        }
+    }
+
+    fn on_event(&mut self, event: Event) {
+        match event {
+            Event::Peer { from, messages } => {
+                for message in messages {
+                    self.step(Input::Message { from, message });
+                }
+            }
+            Event::Client { command, deadline, no_forward, reply } => {
+                if self.calls.len() >= CALLS_MAX {
+                    let result = Err(Failure::Overloaded("too many calls are open at this node"));
+                    // A client that has gone away needs no answer.
+                    drop(reply.send(Reply { result, served: Served::default(), leader_hint: 0 }));
+                    return;
+                }
+                let call = self.next_call;
+                self.next_call += 1;
+                self.calls.insert(call, reply);
+                self.step(Input::Client { call, command, deadline, no_forward });
+            }
+        }
+    }
+
+    fn on_synced(&mut self, token: Token) {
+        let later = self.held.split_off(&(token + 1));
+        let ready = std::mem::replace(&mut self.held, later);
+        for (to, message) in ready.into_values().flatten() {
+            self.send(to, message);
+        }
+        self.step(Input::Persisted(token));
+    }
+
+    fn step(&mut self, input: Input) {
+        let effects = self.core.step(self.clock.now(), input);
+        for effect in effects {
+            self.carry_out(effect);
+        }
+        if let Some(token) = self.written.take() {
+            self.on_synced(token);
+        }
+    }
+
+    fn carry_out(&mut self, effect: Effect) {
+        match effect {
+            Effect::Persist { token, records } => self.persist(token, records),
+            Effect::Send { to, message, after: None } => self.send(to, message),
+            Effect::Send { to, message, after: Some(token) } => {
+                self.held.entry(token).or_default().push((to, message));
+            }
+            Effect::Reply { call, reply } => {
+                if let Some(client) = self.calls.remove(&call) {
+                    // A client that has gone away needs no answer.
+                    drop(client.send(*reply));
+                }
+            }
+            Effect::Note(note) => log(&note),
+        }
+    }
+
+    fn persist(&mut self, token: Token, records: Vec<Record>) {
+        if self.writer.write(token, records) {
+            self.written = Some(token);
+        }
+    }
+
+    fn send(&self, to: NodeId, message: Message) {
+        if let Some(peer) = self.peers.get(&to) {
+            peer.push(message);
+        }
+    }
+}
+
+fn log(note: &Note) {
+    match note {
+        Note::Candidate { ballot, after } => {
+            tracing::info!("stands for election: ballot {ballot}, after slot {after}")
+        }
+        Note::Elected { ballot, reproposed, barrier } => {
+            tracing::info!(
+                "became leader: ballot {ballot}, {reproposed} open slots taken over, barrier at {barrier}"
+            );
+        }
+        Note::SteppedDown { ballot, why } => tracing::info!("stepped down: ballot {ballot}, {why}"),
+        Note::Follows { ballot } => tracing::info!("follows node {}: ballot {ballot}", ballot.node),
+        Note::LeaseTooLong { leader, asked } => tracing::warn!(
+            "node {leader} wants a lease of {asked:?}, longer than this node's; give all nodes the same --lease-ms"
+        ),
+        Note::Conflict { slot } => tracing::error!(
+            "slot {slot} was chosen with two values: consensus is broken; compare the logs of all nodes before going on"
+        ),
+    }
+}

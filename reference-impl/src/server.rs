@@ -1,0 +1,94 @@
+//! The gRPC face: the `Kv` service of `proto/paxos_kv.proto`.
+//!
+//! ```text
+//! Execute(Command) ─→ driver ─→ Reply          Status ─→ what the node believes, without asking anyone
+//! ```
+//!
+//! A gRPC error status means a malformed request and nothing else; everything that happens to a command is said in its
+//! `Reply`. Deliberately no TLS and no authentication: this is a cluster for trials, to be kept on a private network.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+use tonic::{Request, Response, Status};
+
+use crate::clock::Clock;
+use crate::codec;
+use crate::core::{Command, Config, Failure, Reply, Served};
+use crate::driver::{Event, Events};
+use crate::proto::v1;
+use crate::proto::v1::kv_server::Kv;
+use crate::wal::Fsync;
+
+/// A way to use a running node. Cheap to clone.
+#[derive(Clone)]
+pub struct Handle {
+    events: Events,
+    status: Arc<Mutex<crate::core::Status>>,
+    clock: Clock,
+    config: Arc<Config>,
+    fsync: Fsync,
+}
+
+impl Handle {
+    pub(crate) fn new(
+        events: Events,
+        status: Arc<Mutex<crate::core::Status>>,
+        clock: Clock,
+        config: Config,
+        fsync: Fsync,
+    ) -> Self {
+        Handle { events, status, clock, config: Arc::new(config), fsync }
+    }
+
+    /// Runs one command. `deadline` is how long the node may keep trying (`None`: its default).
+    pub async fn execute(&self, command: Command, deadline: Option<Duration>, no_forward: bool) -> Reply {
+        let (reply, answer) = oneshot::channel();
+        let failed = |failure| Reply { result: Err(failure), served: Served::default(), leader_hint: 0 };
+        if self.events.send(Event::Client { command, deadline, no_forward, reply }).await.is_err() {
+            return failed(Failure::NotLeader);
+        }
+        answer.await.unwrap_or_else(|_| failed(Failure::Unknown("the node is stopping")))
+    }
+
+    /// What the node believes at this moment.
+    pub fn status(&self) -> v1::StatusReply {
+        let status = self.status.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let now = self.clock.now();
+        v1::StatusReply {
+            node: status.node,
+            role: status.role.to_owned(),
+            promised: Some(codec::ballot_to(status.promised)),
+            leading: status.leading.map(codec::ballot_to),
+            leader: status.leader,
+            commit_index: status.commit,
+            applied_index: status.applied,
+            last_slot: status.last_slot,
+            lease_left_ms: status.lease_until.map_or(0, |until| until.since(now).as_millis() as u64),
+            protocol: self.config.protocol.name().to_owned(),
+            fsync: self.fsync.name().to_owned(),
+            elections_won: status.elections_won,
+            bugs: self.config.hooks.names().into_iter().map(str::to_owned).collect(),
+            applied_hash: status.applied_hash,
+        }
+    }
+}
+
+#[async_trait::async_trait]
+impl Kv for Handle {
+    async fn execute(&self, request: Request<v1::Command>) -> Result<Response<v1::Reply>, Status> {
+        let wire = request.into_inner();
+        let deadline = (wire.deadline_ms > 0).then(|| Duration::from_millis(wire.deadline_ms.into()));
+        let no_forward = wire.no_forward;
+        let command = codec::command_from(wire).ok_or_else(|| {
+            Status::invalid_argument("the command names no operation, or an unknown read mode")
+        })?;
+        let reply = Handle::execute(self, command, deadline, no_forward).await;
+        Ok(Response::new(codec::reply_to(reply)))
+    }
+
+    async fn status(&self, _: Request<v1::StatusRequest>) -> Result<Response<v1::StatusReply>, Status> {
+        Ok(Response::new(Handle::status(self)))
+    }
+}

@@ -1,0 +1,246 @@
+//! The write-ahead log: everything a node must not forget, in one append-only file.
+//!
+//! ```text
+//! DIR/wal    "PAXOSKV1" frame(header) frame frame frame …          DIR/lock   held while a node runs
+//! frame      len u32 │ crc32 u32 │ record record …                 all records of one sync; crc over offset and records
+//! record     kind u8 │ len u32 │ payload                           payloads are those of proto/wal.proto
+//! ```
+//!
+//! Records stay in this process's memory until they are synced, so that `kill -9` loses exactly what a power failure would
+//! lose. A frame holds what one sync covers: a frame is written only after the one before it was synced. So a bad frame at
+//! the end is a torn write that nobody relied on, and is cut off; a bad frame with a good one behind it is damage to what
+//! was promised, and the node refuses to start. (Under [`Fsync::None`] that inference only holds for a killed process, not
+//! for a power failure.) An fsync that fails aborts the process: nothing is known about the file any more.
+//!
+//! Deliberately no snapshots and no truncation yet: on a restart the whole log is read.
+
+mod frame;
+mod writer;
+
+pub use writer::Writer;
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+use crate::core::{NodeId, Protocol, Record};
+use crate::proto::wal::v1 as disk;
+
+/// When a record counts as written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Fsync {
+    /// After a sync of its own.
+    Always,
+    /// After a sync that covers everything that was waiting.
+    #[default]
+    Group,
+    /// As soon as the operating system has it. A crash of the machine can break the protocol's promises.
+    None,
+}
+
+impl Fsync {
+    /// Name on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Fsync::Always => "always",
+            Fsync::Group => "group",
+            Fsync::None => "none",
+        }
+    }
+}
+
+/// Whose log it is. A data directory belongs to one node of one cluster under one protocol, for ever.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// Name of the cluster.
+    pub cluster_id: String,
+    /// The node.
+    pub node: NodeId,
+    /// How it decides.
+    pub protocol: Protocol,
+}
+
+/// Why a log cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum WalError {
+    /// Another process has it.
+    #[error("the data directory {} is in use by another process; stop that node or give this one its own --data", .0.display())]
+    Locked(PathBuf),
+    /// It belongs to somebody else.
+    #[error("{} holds {what} {found:?}, but this node was started with {expected:?}; start it with the same flags as before, \
+             or give it an empty --data", .file.display())]
+    Mismatch {
+        /// The log.
+        file: PathBuf,
+        /// Which property differs.
+        what: &'static str,
+        /// What the log says.
+        found: String,
+        /// What the flags say.
+        expected: String,
+    },
+    /// What was synced has changed.
+    #[error("{} is damaged at byte {offset}: a record there is unreadable, but the record at byte {next} is intact, so this is \
+             not a torn write. Restore the file from a copy; do NOT delete or cut it, the node would forget its promises",
+             .file.display())]
+    Corrupt {
+        /// The log.
+        file: PathBuf,
+        /// Where the damage is.
+        offset: u64,
+        /// Where the next intact frame begins.
+        next: u64,
+    },
+    /// It is not a log of this program, or its beginning is damaged.
+    #[error("{} does not begin like a paxos-kv log of format 1: {why}. If it is one, restore it from a copy", .file.display())]
+    Foreign {
+        /// The log.
+        file: PathBuf,
+        /// What is wrong.
+        why: String,
+    },
+    /// The operating system refuses.
+    #[error("cannot {doing} {}: {source}", .path.display())]
+    Io {
+        /// What was attempted.
+        doing: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+}
+
+/// What an opened log held.
+#[derive(Debug, Default)]
+pub struct Recovered {
+    /// Its records, oldest first.
+    pub records: Vec<Record>,
+    /// Bytes of a torn write that were cut off.
+    pub torn: u64,
+}
+
+/// An open, locked log.
+#[derive(Debug)]
+pub struct Log {
+    file: File,
+    path: PathBuf,
+    end: u64,
+    _lock: File,
+}
+
+const FORMAT: u32 = 1;
+
+impl Log {
+    /// Opens the log in `dir`, or creates both.
+    ///
+    /// # Errors
+    /// Everything that would make the node forget or mistake its promises: see [`WalError`].
+    pub fn open(dir: &Path, identity: &Identity) -> Result<(Log, Recovered), WalError> {
+        let io = |doing, path: &Path| {
+            let path = path.to_owned();
+            move |source| WalError::Io { doing, path, source }
+        };
+        std::fs::create_dir_all(dir).map_err(io("create the directory", dir))?;
+        let lock_path = dir.join("lock");
+        let lock = OpenOptions::new().create(true).truncate(false).write(true).open(&lock_path);
+        let lock = lock.map_err(io("open", &lock_path))?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(WalError::Locked(dir.to_owned())),
+            Err(TryLockError::Error(source)) => return Err(io("lock", &lock_path)(source)),
+        }
+        let path = dir.join("wal");
+        if !path.exists() {
+            create(dir, &path, identity).map_err(io("create", &path))?;
+        }
+        let mut file = OpenOptions::new().read(true).write(true).open(&path).map_err(io("open", &path))?;
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes).map_err(io("read", &path))?;
+        let (recovered, end) = recover(&path, &bytes, identity)?;
+        if recovered.torn > 0 {
+            file.set_len(end).and_then(|()| file.sync_data()).map_err(io("cut the torn end of", &path))?;
+        }
+        file.seek(SeekFrom::Start(end)).map_err(io("seek in", &path))?;
+        Ok((Log { file, path, end, _lock: lock }, recovered))
+    }
+
+    /// Hands the records to the operating system, as one frame.
+    ///
+    /// # Errors
+    /// Those of the file. The log must not be used after one.
+    pub fn write(&mut self, records: &[Record]) -> io::Result<()> {
+        let frame = frame::encode(self.end, records);
+        self.file.write_all(&frame)?;
+        self.end += frame.len() as u64;
+        Ok(())
+    }
+
+    /// Waits until everything written is on the disk.
+    ///
+    /// # Errors
+    /// Those of the file. The log must not be used after one.
+    pub fn sync(&mut self) -> io::Result<()> {
+        self.file.sync_data()
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+/// Creates a log that holds its header, or nothing at all: it gets its name only when it is complete and synced.
+fn create(dir: &Path, path: &Path, identity: &Identity) -> io::Result<()> {
+    let draft = dir.join("wal.new");
+    let mut file = File::create(&draft)?;
+    let header = disk::Header {
+        format: FORMAT,
+        cluster_id: identity.cluster_id.clone(),
+        node: identity.node,
+        protocol: identity.protocol.name().to_owned(),
+    };
+    file.write_all(frame::MAGIC)?;
+    file.write_all(&frame::encode_header(&header))?;
+    file.sync_all()?;
+    std::fs::rename(&draft, path)?;
+    // The name is an entry of the directory, and that has to be synced as well.
+    File::open(dir)?.sync_all()
+}
+
+fn recover(path: &Path, bytes: &[u8], identity: &Identity) -> Result<(Recovered, u64), WalError> {
+    let foreign = |why: String| WalError::Foreign { file: path.to_owned(), why };
+    if !bytes.starts_with(frame::MAGIC) {
+        return Err(foreign("its first eight bytes are others".to_owned()));
+    }
+    let scan = frame::scan(bytes).map_err(|damage| WalError::Corrupt {
+        file: path.to_owned(),
+        offset: damage.offset,
+        next: damage.next,
+    })?;
+    let mut frames = scan.frames.into_iter();
+    let header = frames.next().and_then(frame::decode_header);
+    let header = header.ok_or_else(|| foreign("its header is unreadable".to_owned()))?;
+    if header.format != FORMAT {
+        return Err(foreign(format!("it has format {}", header.format)));
+    }
+    let checks = [
+        ("the cluster id", header.cluster_id, identity.cluster_id.clone()),
+        ("the node id", header.node.to_string(), identity.node.to_string()),
+        ("the protocol", header.protocol, identity.protocol.name().to_owned()),
+    ];
+    for (what, found, expected) in checks {
+        if found != expected {
+            return Err(WalError::Mismatch { file: path.to_owned(), what, found, expected });
+        }
+    }
+    let mut records = Vec::new();
+    for frame in frames {
+        let read = frame::decode(frame).map_err(foreign)?;
+        records.extend(read);
+    }
+    Ok((Recovered { records, torn: bytes.len() as u64 - scan.end }, scan.end))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,202 @@
+//! The log against torn writes, damage, strangers and neighbours.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::mpsc;
+use std::time::Duration;
+
+use proptest::prelude::*;
+use tempfile::TempDir;
+
+use super::*;
+use crate::core::{Ballot, Command, Entry, EntryId, Op, Scope, Vote};
+
+fn identity() -> Identity {
+    Identity { cluster_id: "test".into(), node: 2, protocol: Protocol::MultiPaxos }
+}
+
+fn vote(slot: u64) -> Record {
+    let op = Op::Put { key: format!("k{slot}"), value: vec![slot as u8; slot as usize % 40].into() };
+    let command = Some(Command { client: 1, seq: slot, op });
+    let entry = Arc::new(Entry { id: EntryId { node: 2, epoch: 1, n: slot }, command });
+    Record::Accepted(Vote { slot, ballot: Ballot { round: 3, node: 2 }, entry })
+}
+
+fn records(count: u64) -> Vec<Record> {
+    let start = Record::Start { epoch: 1, lease: Duration::from_millis(600) };
+    let promised = Record::Promised { ballot: Ballot { round: 3, node: 2 }, scope: Scope::Only(4) };
+    let entry = Arc::new(Entry { id: EntryId::default(), command: None });
+    let rest = [Record::Chosen { slot: 9, entry }, Record::Commit { slot: 9 }];
+    [start, promised].into_iter().chain((1..=count).map(vote)).chain(rest).collect()
+}
+
+/// A log with one frame per record; returns its directory and the offsets at which frames end.
+fn written(records: &[Record]) -> (TempDir, Vec<u64>) {
+    let dir = TempDir::new().unwrap();
+    let (mut log, recovered) = Log::open(dir.path(), &identity()).unwrap();
+    assert!(recovered.records.is_empty());
+    let mut ends = vec![log.end];
+    for record in records {
+        log.write(std::slice::from_ref(record)).unwrap();
+        ends.push(log.end);
+    }
+    log.sync().unwrap();
+    (dir, ends)
+}
+
+fn wal(dir: &TempDir) -> PathBuf {
+    dir.path().join("wal")
+}
+
+#[test]
+fn what_was_written_is_read_again() {
+    let (dir, _) = written(&records(20));
+    let (_, recovered) = Log::open(dir.path(), &identity()).unwrap();
+    assert_eq!(recovered.records, records(20));
+    assert_eq!(recovered.torn, 0);
+}
+
+#[test]
+fn a_torn_end_is_cut_off_and_the_log_goes_on_behind_it() {
+    let (dir, ends) = written(&records(5));
+    let file = OpenOptions::new().write(true).open(wal(&dir)).unwrap();
+    file.set_len(ends[6] + 5).unwrap();
+    let (mut log, recovered) = Log::open(dir.path(), &identity()).unwrap();
+    assert_eq!(recovered.torn, 5);
+    assert_eq!(recovered.records, records(5)[..6]);
+    log.write(&[vote(77)]).unwrap();
+    drop(log);
+    let (_, recovered) = Log::open(dir.path(), &identity()).unwrap();
+    assert_eq!(recovered.records.last(), Some(&vote(77)));
+    assert_eq!(recovered.torn, 0);
+}
+
+#[test]
+fn damage_before_an_intact_frame_is_refused_and_the_file_is_left_alone() {
+    let (dir, ends) = written(&records(5));
+    let mut bytes = std::fs::read(wal(&dir)).unwrap();
+    bytes[ends[2] as usize + 12] ^= 0x40;
+    std::fs::write(wal(&dir), &bytes).unwrap();
+    let error = Log::open(dir.path(), &identity()).unwrap_err();
+    assert!(
+        matches!(error, WalError::Corrupt { offset, next, .. } if offset == ends[2] && next == ends[3]),
+        "{error}"
+    );
+    assert!(error.to_string().contains("do NOT delete"), "{error}");
+    assert_eq!(std::fs::read(wal(&dir)).unwrap(), bytes);
+}
+
+#[test]
+fn a_damaged_length_is_damage_too() {
+    let (dir, ends) = written(&records(5));
+    let mut bytes = std::fs::read(wal(&dir)).unwrap();
+    bytes[ends[1] as usize + 2] ^= 0x01;
+    std::fs::write(wal(&dir), &bytes).unwrap();
+    assert!(matches!(Log::open(dir.path(), &identity()), Err(WalError::Corrupt { .. })));
+}
+
+#[test]
+fn another_cluster_node_or_protocol_is_refused() {
+    let (dir, _) = written(&[]);
+    let other = [
+        Identity { cluster_id: "other".into(), ..identity() },
+        Identity { node: 3, ..identity() },
+        Identity { protocol: Protocol::BasicPaxos, ..identity() },
+    ];
+    for identity in other {
+        let error = Log::open(dir.path(), &identity).unwrap_err();
+        assert!(matches!(error, WalError::Mismatch { .. }), "{error}");
+        assert!(error.to_string().contains("empty --data"), "{error}");
+    }
+}
+
+#[test]
+fn a_strangers_file_is_refused() {
+    let dir = TempDir::new().unwrap();
+    std::fs::write(wal(&dir), "hello, I am somebody's diary").unwrap();
+    assert!(matches!(Log::open(dir.path(), &identity()), Err(WalError::Foreign { .. })));
+}
+
+#[test]
+fn two_nodes_cannot_share_a_directory() {
+    let dir = TempDir::new().unwrap();
+    let first = Log::open(dir.path(), &identity()).unwrap();
+    assert!(matches!(Log::open(dir.path(), &identity()), Err(WalError::Locked(_))));
+    drop(first);
+    assert!(Log::open(dir.path(), &identity()).is_ok());
+}
+
+#[test]
+fn every_mode_reports_all_tokens_and_keeps_their_order() {
+    for fsync in [Fsync::Always, Fsync::Group, Fsync::None] {
+        let dir = TempDir::new().unwrap();
+        let (log, _) = Log::open(dir.path(), &identity()).unwrap();
+        let (reports, reported) = mpsc::channel();
+        let mut writer = Writer::start(log, fsync, None, move |token| reports.send(token).unwrap());
+        for token in 1..=50 {
+            let now = writer.write(token, vec![vote(token)]);
+            assert_eq!(now, fsync == Fsync::None);
+        }
+        if fsync != Fsync::None {
+            let mut newest = 0;
+            while newest < 50 {
+                let token = reported.recv_timeout(Duration::from_secs(10)).unwrap();
+                assert!(token > newest);
+                newest = token;
+            }
+        }
+        drop(writer);
+        let (_, recovered) = Log::open(dir.path(), &identity()).unwrap();
+        assert_eq!(recovered.records, (1..=50).map(vote).collect::<Vec<_>>(), "{fsync:?}");
+    }
+}
+
+#[test]
+fn what_is_not_synced_yet_is_not_in_the_file() {
+    let dir = TempDir::new().unwrap();
+    let (log, _) = Log::open(dir.path(), &identity()).unwrap();
+    let before = std::fs::read(wal(&dir)).unwrap();
+    let lazily = Some(Duration::from_millis(200));
+    let (reports, reported) = mpsc::channel();
+    let mut writer = Writer::start(log, Fsync::Group, lazily, move |token| reports.send(token).unwrap());
+    writer.write(1, vec![vote(1)]);
+    assert_eq!(std::fs::read(wal(&dir)).unwrap(), before, "kill -9 would lose it here");
+    assert_eq!(reported.recv_timeout(Duration::from_secs(10)), Ok(1));
+    assert_ne!(std::fs::read(wal(&dir)).unwrap(), before);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Wherever the file is cut, what is left is a prefix: never an error, never something else.
+    #[test]
+    fn a_cut_anywhere_leaves_a_prefix(count in 1u64..12, cut in 0.0f64..1.0) {
+        let all = records(count);
+        let (dir, ends) = written(&all);
+        let len = ends[0] + ((ends[ends.len() - 1] - ends[0]) as f64 * cut) as u64;
+        OpenOptions::new().write(true).open(wal(&dir)).unwrap().set_len(len).unwrap();
+        let (_, recovered) = Log::open(dir.path(), &identity()).unwrap();
+        let whole = ends.iter().skip(1).take_while(|end| **end <= len).count();
+        prop_assert_eq!(recovered.records, &all[..whole]);
+    }
+
+    /// A flipped bit is never read as if nothing had happened.
+    #[test]
+    fn a_flipped_bit_never_passes(count in 2u64..8, place in 0.0f64..1.0, bit in 0u8..8) {
+        let all = records(count);
+        let (dir, ends) = written(&all);
+        let mut bytes = std::fs::read(wal(&dir)).unwrap();
+        let at = ends[0] as usize + ((bytes.len() - 1 - ends[0] as usize) as f64 * place) as usize;
+        bytes[at] ^= 1 << bit;
+        std::fs::write(wal(&dir), &bytes).unwrap();
+        match Log::open(dir.path(), &identity()) {
+            Err(WalError::Corrupt { .. }) => {}
+            Ok((_, recovered)) => {
+                // Only the last frame can be taken for a torn write.
+                prop_assert_eq!(recovered.records, &all[..all.len() - 1]);
+                prop_assert!(recovered.torn > 0);
+            }
+            Err(error) => prop_assert!(false, "{}", error),
+        }
+    }
+}
