@@ -47,8 +47,10 @@ use crate::{
     model::{CasRegister, Kv, Model, ModelName, Register},
 };
 
-/// How many steps each engine gets at first. Enough for nearly every key of nearly every history.
+/// How many steps each engine gets at first: enough for nearly every key of nearly every history.
 const FIRST_SLICE: u64 = 200_000;
+/// Or so many for each call, if that is more.
+const FIRST_SLICE_PER_CALL: u64 = 32;
 
 /// How many invalid keys are explained; the others are only named.
 const MAX_EXPLAINED: usize = 8;
@@ -316,8 +318,9 @@ fn decide<M: Model>(
     if frontier.is_none() {
         reasons.push(format!("{} operations are open at once, more than {MAX_SLOTS}", laid.slots));
     }
+    let first_slice = FIRST_SLICE.max(FIRST_SLICE_PER_CALL * calls.len() as u64);
     for round in 0.. {
-        let slice = FIRST_SLICE << round.min(32);
+        let slice = first_slice << round.min(32);
         for engine in 0..2 {
             let space = &mut spaces[engine];
             let mut purse = Purse::new(slice, budget.bytes() / 2, budget);
@@ -374,7 +377,7 @@ fn guilt<M: Model>(
 ) -> Guilt {
     let id_of = |call: u32| calls[laid.infos[call as usize].source as usize].id;
     let (Step::Return(call) | Step::Invoke(call)) = laid.steps[failure.at];
-    let configs = failure
+    let mut configs: Vec<_> = failure
         .configs
         .iter()
         .map(|config| {
@@ -383,5 +386,10 @@ fn guilt<M: Model>(
             (model.describe(state), model.to_json(state), pending)
         })
         .collect();
+    // Numbers by size, all else as text.
+    configs.sort_by(|(a, a_json, _), (b, b_json, _)| match (a_json.as_i64(), b_json.as_i64()) {
+        (Some(a), Some(b)) => a.cmp(&b),
+        (a_number, b_number) => (a_number.is_none(), a).cmp(&(b_number.is_none(), b)),
+    });
     Guilt { operation: id_of(call), configs, more: failure.more }
 }

@@ -15,7 +15,7 @@ use std::hash::Hash;
 
 use rustc_hash::FxHashMap;
 
-use super::prune::removable;
+use super::prune::{Item, removable};
 use crate::{
     Op, Ret,
     model::{Effect, Model},
@@ -66,6 +66,8 @@ pub(super) struct Calls<'a> {
     pub(super) steps: Vec<Step>,
     /// What each class stands for.
     pub(super) classes: Vec<(&'a Op, Option<&'a Ret>)>,
+    /// Of each class: whether it is possible in every state and looks at none.
+    pub(super) sets: Vec<bool>,
     /// Of each crash class: the class, and the calls in the order of their invocation.
     pub(super) crashes: Vec<(u32, Vec<u32>)>,
     /// How many slots there are: the largest number of returning calls that are open at once.
@@ -77,9 +79,9 @@ pub(super) struct Calls<'a> {
 impl<'a> Calls<'a> {
     /// Lays out `calls`; leaves out what cannot matter.
     pub(super) fn new<M: Model>(model: &M, calls: &[Call<'a>]) -> Calls<'a> {
-        let effects: Vec<Effect<'a>> = calls.iter().map(|call| model.effect(call.op, call.ret)).collect();
+        let items = items(model, calls);
         let crashed: Vec<bool> = calls.iter().map(|call| call.returned.is_none()).collect();
-        let dropped = removable(&effects, &crashed);
+        let dropped = if crashed.contains(&true) { removable(&items, &crashed) } else { crashed };
 
         let mut order: Vec<((u64, bool, u64), Step)> = Vec::with_capacity(2 * calls.len());
         for (i, call) in calls.iter().enumerate().filter(|(i, _)| !dropped[*i]) {
@@ -94,6 +96,7 @@ impl<'a> Calls<'a> {
             infos: Vec::with_capacity(calls.len()),
             steps: Vec::with_capacity(order.len()),
             classes: Vec::new(),
+            sets: Vec::new(),
             crashes: Vec::new(),
             slots: 0,
             dropped: dropped.iter().filter(|dropped| **dropped).count(),
@@ -107,9 +110,13 @@ impl<'a> Calls<'a> {
                 Step::Invoke(source) => {
                     let call = &calls[source as usize];
                     let class = intern(&mut classes, &mut laid.classes, (call.op, call.ret));
+                    let effect = items[source as usize].effect;
+                    if laid.sets.len() < laid.classes.len() {
+                        laid.sets.push(matches!(effect, Effect::Set { .. }));
+                    }
                     let at = laid.infos.len() as u32;
                     place[source as usize] = at;
-                    let observer = matches!(effects[source as usize], Effect::Observe(_));
+                    let observer = matches!(effect, Effect::Observe(_));
                     let mut info = Info { source, class, observer, crash: None, slot: u32::MAX };
                     if call.returned.is_some() {
                         info.slot = free.pop().unwrap_or_else(|| {
@@ -137,6 +144,18 @@ impl<'a> Calls<'a> {
         }
         laid
     }
+}
+
+/// The calls as the lemma of `prune` sees them.
+pub(super) fn items<'a, M: Model>(model: &M, calls: &[Call<'a>]) -> Vec<Item<'a>> {
+    calls
+        .iter()
+        .map(|call| Item {
+            effect: model.effect(call.op, call.ret),
+            call: call.called.0,
+            ret: call.returned.map(|(time, _)| time),
+        })
+        .collect()
 }
 
 fn intern<T: Copy + Eq + Hash>(known: &mut FxHashMap<T, u32>, list: &mut Vec<T>, item: T) -> u32 {

@@ -11,9 +11,11 @@
 //! frontier is a proof of guilt, and the first return that empties it ends the shortest prefix that is not linearizable.
 //! From Lowe, *Testing for linearizability*, 2017, section 4 (there "just-in-time linearization").
 //!
-//! Three prunes keep the frontier small:
+//! Four prunes keep the frontier small:
 //! * **observers at once**: an operation that never changes the state and is possible now takes effect now. In any
 //!   continuation it can be moved here, and everything else stays possible.
+//! * **no idle crashes**: what a crashed operation leaves must be looked at by the next to take effect, else it need not
+//!   have happened ([`prune`](super::prune)). Of all linearizations take one with the fewest crashed operations.
 //! * **dominance**: of two configurations equal but for crash classes, the one that has used up no more of each class can
 //!   do whatever the other can.
 //! * **crash classes**: equal operations of unknown outcome are one operation with a count ([`Calls`]), and one that
@@ -43,6 +45,8 @@ struct Possibility {
     state: StateId,
     used: UsageId,
     mask: u128,
+    /// A crashed operation was the last to change the state, and nobody has looked yet. Never between events.
+    idle: bool,
 }
 
 /// A set of possibilities without dominated ones, in the order in which they were found.
@@ -53,7 +57,7 @@ struct Found {
     dead: Vec<bool>,
     /// The next with the same state and mask, or `u32::MAX`.
     next: Vec<u32>,
-    first: FxHashMap<(StateId, u128), u32>,
+    first: FxHashMap<(StateId, bool, u128), u32>,
 }
 
 impl Found {
@@ -74,7 +78,7 @@ impl Found {
         let at = self.list.len() as u32;
         let mut cost = 1;
         let mut next = u32::MAX;
-        match self.first.entry((new.state, new.mask)) {
+        match self.first.entry((new.state, new.idle, new.mask)) {
             Entry::Vacant(first) => {
                 first.insert(at);
             }
@@ -103,7 +107,7 @@ impl Found {
 
     fn bytes(&self) -> u64 {
         let entry = size_of::<Possibility>() + size_of::<u32>() + size_of::<bool>();
-        let map = size_of::<((StateId, u128), u32)>() + 1;
+        let map = size_of::<((StateId, bool, u128), u32)>() + 1;
         (self.list.capacity() * entry + self.first.capacity() * map) as u64
     }
 }
@@ -132,7 +136,7 @@ impl<'a> Frontier<'a> {
         (calls.slots <= MAX_SLOTS).then(|| Frontier {
             calls,
             at: 0,
-            possible: vec![Possibility { state: 0, used: NONE_USED, mask: 0 }],
+            possible: vec![Possibility { state: 0, used: NONE_USED, mask: 0, idle: false }],
             class_at: vec![0; calls.slots as usize],
             open_observers: 0,
             open_changers: 0,
@@ -223,18 +227,26 @@ impl<'a> Frontier<'a> {
             while open != 0 {
                 let slot = open.trailing_zeros();
                 open &= open - 1;
-                let state = space.step(from.state, self.class_at[slot as usize]);
+                let class = self.class_at[slot as usize];
+                if from.idle && self.calls.sets[class as usize] {
+                    continue;
+                }
+                let state = space.step(from.state, class);
                 if state != IMPOSSIBLE {
-                    cost +=
-                        self.found(space, Possibility { state, mask: from.mask | 1 << slot, ..from }, bit);
+                    let mask = from.mask | 1 << slot;
+                    cost += self.found(space, Possibility { state, mask, idle: false, ..from }, bit);
                 }
             }
             for crash in 0..self.crashed.len() {
+                let class = self.calls.crashes[crash].0;
+                if from.idle && self.calls.sets[class as usize] {
+                    continue;
+                }
                 if self.crashed[crash] > self.usage.count(from.used, crash as u32) {
-                    let state = space.step(from.state, self.calls.crashes[crash].0);
+                    let state = space.step(from.state, class);
                     if state != IMPOSSIBLE && state != from.state {
                         let used = self.usage.one_more(from.used, crash as u32);
-                        cost += self.found(space, Possibility { state, used, ..from }, bit);
+                        cost += self.found(space, Possibility { state, used, idle: true, ..from }, bit);
                     }
                 }
             }
@@ -264,6 +276,7 @@ impl<'a> Frontier<'a> {
             open &= open - 1;
             if space.step(new.state, self.class_at[slot as usize]) != IMPOSSIBLE {
                 new.mask |= 1 << slot;
+                new.idle = false;
             }
         }
         let set = if new.mask & bit != 0 { &mut self.done } else { &mut self.waiting };

@@ -7,28 +7,33 @@
 //!
 //! Delta debugging (Zeller and Hildebrandt, 2002) over whole operations, with one restriction that makes the result
 //! *evidence*: only what the lemma of [`prune`](super::prune) allows is left out, so that the small history being invalid
-//! proves the large one to be. (Without it every history shrinks to a read whose write was left out.)
+//! proves the large one to be. (Without it every history shrinks to a read whose write was left out.) And whatever looks at a
+//! value keeps a witness, the last operation that may have left it there, so that the small history speaks for itself.
 //! Minimal means: no single further operation can be left out. Deliberately bounded by counted effort: it may end early
 //! with a larger part, never with a wrong one.
 
+use rustc_hash::FxHashMap;
+
 use super::{
-    calls::{Call, Calls},
+    calls::{Call, Calls, items},
     frontier::Frontier,
     outcome::{Outcome, Purse},
-    prune::removable,
+    prune::{Item, removable},
     space::Space,
 };
 use crate::{
-    Budget,
+    Budget, Value,
     model::{Effect, Model},
 };
 
 /// The most trials.
 const MAX_RUNS: usize = 1000;
-/// The most steps for one trial; a trial that takes more counts as a failure to shrink.
-const MAX_STEPS_EACH: u64 = 100_000;
+/// The most steps for a trial before the first success; one that takes more counts as a failure to shrink.
+const MAX_FIRST_STEPS: u64 = 2_000_000;
+/// What a later trial may take in any case.
+const MIN_STEPS: u64 = 10_000;
 /// The most steps and looks at operations for all trials together.
-const MAX_EFFORT: u64 = 30_000_000;
+const MAX_EFFORT: u64 = 20_000_000;
 /// The most memory for one trial.
 const MAX_BYTES: u64 = 64 << 20;
 
@@ -50,13 +55,6 @@ pub(super) fn prefix<'a, M: Model>(model: &M, calls: &[Call<'a>], last: usize) -
         .collect()
 }
 
-struct Shrinker<'m, 'b, M> {
-    model: &'m M,
-    budget: &'b Budget,
-    runs: usize,
-    effort: u64,
-}
-
 /// Makes `calls`, an invalid prefix that ends with the return of `last`, as small as it can. Gives the part that is left
 /// and how many trials it took.
 pub(super) fn shrink<'a, M: Model>(
@@ -65,8 +63,9 @@ pub(super) fn shrink<'a, M: Model>(
     last: usize,
     budget: &Budget,
 ) -> (Vec<Call<'a>>, usize) {
-    let mut shrinker = Shrinker { model, budget, runs: 0, effort: 0 };
-    let mut chunk = calls.len().div_ceil(2);
+    let mut shrinker = Shrinker { model, budget, runs: 0, effort: 0, best: None };
+    // At first everything at once: a value from nowhere needs no company.
+    let mut chunk = calls.len();
     loop {
         let mut smaller = false;
         // Backwards: readers come after writers, and a write can go only when its readers are gone.
@@ -92,6 +91,15 @@ pub(super) fn shrink<'a, M: Model>(
     }
 }
 
+struct Shrinker<'m, 'b, M> {
+    model: &'m M,
+    budget: &'b Budget,
+    runs: usize,
+    effort: u64,
+    /// How many steps the last success took.
+    best: Option<u64>,
+}
+
 enum Trial<'a> {
     /// Still invalid without it.
     Smaller(Vec<Call<'a>>),
@@ -105,10 +113,8 @@ impl<M: Model> Shrinker<'_, '_, M> {
         if self.runs >= MAX_RUNS || self.effort >= MAX_EFFORT || self.budget.is_cancelled() {
             return Trial::EffortSpent;
         }
-        let effects: Vec<Effect<'_>> =
-            calls.iter().map(|call| self.model.effect(call.op, call.ret)).collect();
-        let removed = removable(&effects, wish);
         self.effort += calls.len() as u64;
+        let removed = with_witnesses(&items(self.model, calls), wish);
         if !removed.contains(&true) {
             return Trial::No;
         }
@@ -117,12 +123,60 @@ impl<M: Model> Shrinker<'_, '_, M> {
         self.runs += 1;
         let laid = Calls::new(self.model, &rest);
         let mut space = Space::new(self.model, &laid);
-        let mut purse = Purse::new(MAX_STEPS_EACH, MAX_BYTES.min(self.budget.bytes()), self.budget);
+        // A part without its reads may be far harder than the whole; do not insist.
+        let limit = self.best.map_or(MAX_FIRST_STEPS, |best| 2 * best + MIN_STEPS);
+        let mut purse = Purse::new(limit, MAX_BYTES.min(self.budget.bytes()), self.budget);
         let outcome = Frontier::new(&laid).map(|mut frontier| frontier.run(&mut space, &mut purse));
         self.effort += rest.len() as u64 + purse.spent();
         match outcome {
-            Some(Outcome::Invalid(_)) => Trial::Smaller(rest),
+            Some(Outcome::Invalid(_)) => {
+                self.best = Some(purse.spent());
+                Trial::Smaller(rest)
+            }
             _ => Trial::No,
         }
     }
+}
+
+/// What may be left out of the wish if everything that stays keeps its witness.
+fn with_witnesses(items: &[Item<'_>], wish: &[bool]) -> Vec<bool> {
+    let witnesses = witnesses(items);
+    let mut wish = wish.to_vec();
+    loop {
+        let removed = removable(items, &wish);
+        let mut missed = false;
+        for (i, witness) in witnesses.iter().enumerate() {
+            if let Some(witness) = *witness
+                && !removed[i]
+                && removed[witness]
+            {
+                wish[witness] = false;
+                missed = true;
+            }
+        }
+        if !missed {
+            return removed;
+        }
+    }
+}
+
+/// For everything that looks at one value: who left it, at the latest.
+fn witnesses(items: &[Item<'_>]) -> Vec<Option<usize>> {
+    let mut writers: FxHashMap<&Value, Vec<(u64, usize)>> = FxHashMap::default();
+    for (i, item) in items.iter().enumerate() {
+        if let Effect::Set { to } | Effect::Swap { to, .. } = item.effect {
+            writers.entry(to).or_default().push((item.call, i));
+        }
+    }
+    writers.values_mut().for_each(|writers| writers.sort_unstable());
+    let look = |item: &Item<'_>| {
+        let (Effect::Observe(Some(value)) | Effect::Swap { from: value, .. }) = item.effect else {
+            return None;
+        };
+        let writers = writers.get(value)?;
+        let end = item.ret.unwrap_or(u64::MAX);
+        let later = writers.partition_point(|(call, _)| *call <= end);
+        later.checked_sub(1).map(|last| writers[last].1)
+    };
+    items.iter().map(look).collect()
 }

@@ -8,8 +8,8 @@
 //! From Wing and Gong, *Testing and verifying concurrent objects*, 1993, and Lowe, *Testing for linearizability*, 2017,
 //! section 3: the list is linked, so that striking out and putting back are O(1), and what has been tried (which operations
 //! took effect, and the state) is never tried again. Operations of unknown outcome are not in the list but in crash
-//! classes ([`Calls`]): the first to be called of a class goes first. Observers take effect as soon as they can; see
-//! [`Frontier`](super::frontier::Frontier) for why that loses nothing.
+//! classes ([`Calls`]): the first to be called of a class goes first. Observers take effect as soon as they can, and what a
+//! crashed operation leaves must be looked at next; see [`Frontier`](super::frontier::Frontier) for why that loses nothing.
 //!
 //! The memo holds 128-bit fingerprints (Zobrist hashing: the xor of one fixed pseudo-random number for each operation
 //! that took effect, and one for the state), not the sets themselves, which would make memory quadratic. Two different
@@ -45,6 +45,7 @@ enum Cursor {
 struct Taken {
     call: u32,
     before: StateId,
+    idle_before: bool,
     /// Where to go on if it proves wrong; `None` if there is no alternative.
     otherwise: Option<Cursor>,
 }
@@ -59,6 +60,8 @@ pub(super) struct Wgl<'a> {
     entries: Vec<(u32, u32)>,
     taken: Vec<Taken>,
     state: StateId,
+    /// A crashed operation was the last to take effect: what it left must be looked at next.
+    idle: bool,
     cursor: Cursor,
     fingerprint: u128,
     seen: FxHashSet<u128>,
@@ -78,6 +81,7 @@ impl<'a> Wgl<'a> {
             entries: vec![(HEAD, HEAD); calls.infos.len()],
             taken: Vec::new(),
             state: 0,
+            idle: false,
             cursor: Cursor::Observers,
             fingerprint: 0,
             seen: FxHashSet::default(),
@@ -151,7 +155,7 @@ impl<'a> Wgl<'a> {
                 cost += 1;
                 let info = self.calls.infos[call as usize];
                 if info.observer && space.step(self.state, info.class) != IMPOSSIBLE {
-                    if !self.is_new(call, self.state) {
+                    if !self.is_new(call, self.state, false) {
                         return (None, cost);
                     }
                     return (Some((call, self.state, None)), cost);
@@ -166,11 +170,11 @@ impl<'a> Wgl<'a> {
                 let info = self.calls.infos[call as usize];
                 let after = entry;
                 entry = self.next[entry as usize];
-                if info.observer {
+                if info.observer || self.idle && self.calls.sets[info.class as usize] {
                     continue;
                 }
                 let state = space.step(self.state, info.class);
-                if state != IMPOSSIBLE && self.is_new(call, state) {
+                if state != IMPOSSIBLE && self.is_new(call, state, false) {
                     debug_assert_eq!(self.entries[call as usize].0, after);
                     return (Some((call, state, Some(Cursor::List(entry)))), cost);
                 }
@@ -184,11 +188,11 @@ impl<'a> Wgl<'a> {
                 cost += 1;
                 let (class, calls) = &self.calls.crashes[crash as usize];
                 let Some(&call) = calls.get(self.used[crash as usize] as usize) else { continue };
-                if self.entries[call as usize].0 > bound {
+                if self.entries[call as usize].0 > bound || self.idle && self.calls.sets[*class as usize] {
                     continue;
                 }
                 let state = space.step(self.state, *class);
-                if state != IMPOSSIBLE && state != self.state && self.is_new(call, state) {
+                if state != IMPOSSIBLE && state != self.state && self.is_new(call, state, true) {
                     return (Some((call, state, Some(Cursor::Crashes(crash + 1)))), cost);
                 }
             }
@@ -225,13 +229,15 @@ impl<'a> Wgl<'a> {
     }
 
     /// Whether taking `call` leads to something that was never tried; remembers it.
-    fn is_new(&mut self, call: u32, state: StateId) -> bool {
-        self.seen.insert(self.fingerprint ^ number_of(call) ^ number_of(state).rotate_left(1) ^ STATE)
+    fn is_new(&mut self, call: u32, state: StateId, idle: bool) -> bool {
+        let salt = if idle { IDLE } else { STATE };
+        self.seen.insert(self.fingerprint ^ number_of(call) ^ number_of(state).rotate_left(1) ^ salt)
     }
 
     fn take(&mut self, call: u32, state: StateId, otherwise: Option<Cursor>) {
-        self.taken.push(Taken { call, before: self.state, otherwise });
+        self.taken.push(Taken { call, before: self.state, idle_before: self.idle, otherwise });
         self.state = state;
+        self.idle = self.calls.infos[call as usize].crash.is_some();
         self.fingerprint ^= number_of(call);
         self.cursor = Cursor::Observers;
         match self.calls.infos[call as usize].crash {
@@ -247,8 +253,9 @@ impl<'a> Wgl<'a> {
 
     /// Takes back the last decision that has an alternative. `false` if there is none.
     fn undo(&mut self) -> bool {
-        while let Some(Taken { call, before, otherwise }) = self.taken.pop() {
+        while let Some(Taken { call, before, idle_before, otherwise }) = self.taken.pop() {
             self.state = before;
+            self.idle = idle_before;
             self.fingerprint ^= number_of(call);
             match self.calls.infos[call as usize].crash {
                 Some(crash) => self.used[crash as usize] -= 1,
@@ -282,6 +289,9 @@ impl<'a> Wgl<'a> {
 
 /// Sets the numbers of states apart from those of calls.
 const STATE: u128 = 0x6a09_e667_f3bc_c908_bb67_ae85_84ca_a73b;
+
+/// The same, for states that a crashed operation has just left: less may follow them.
+const IDLE: u128 = 0x3c6e_f372_fe94_f82b_a54f_f53a_5f1d_36f1;
 
 /// A fixed pseudo-random number for each small one (two rounds of splitmix64).
 fn number_of(small: u32) -> u128 {
