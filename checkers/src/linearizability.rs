@@ -22,12 +22,14 @@
 mod calls;
 mod explain;
 mod frontier;
+mod judge;
 #[cfg(test)]
 mod oracle;
 mod outcome;
 mod prune;
 mod shrink;
 mod space;
+mod thin_air;
 mod usage;
 mod wgl;
 
@@ -35,22 +37,11 @@ use rayon::prelude::*;
 use rustc_hash::FxHashMap;
 use serde_json::{Map, json};
 
-use self::{
-    calls::{Call, Calls, Step},
-    frontier::{Frontier, MAX_SLOTS},
-    outcome::{GaveUp, Outcome, Purse},
-    space::Space,
-    wgl::Wgl,
-};
+use self::judge::{KeyResult, KeyVerdict, judge};
 use crate::{
     Budget, Checker, History, Key, Op, OpOutcome, Operation, Validity, Verdict,
     model::{CasRegister, Kv, Model, ModelName, Register},
 };
-
-/// How many steps each engine gets at first: enough for nearly every key of nearly every history.
-const FIRST_SLICE: u64 = 200_000;
-/// Or so many for each call, if that is more.
-const FIRST_SLICE_PER_CALL: u64 = 32;
 
 /// How many invalid keys are explained; the others are only named.
 const MAX_EXPLAINED: usize = 8;
@@ -100,33 +91,6 @@ impl<M> Linearizable<M> {
     fn new(model: M) -> Self {
         Linearizable { model }
     }
-}
-
-/// What was found out about one key.
-struct KeyVerdict {
-    result: KeyResult,
-    judged: usize,
-    unobservable: usize,
-    steps: u64,
-    largest_frontier: usize,
-    /// Whether the depth-first search was the one to answer.
-    depth_first: bool,
-}
-
-enum KeyResult {
-    Valid,
-    Unknown(String),
-    Invalid(Guilt),
-}
-
-/// The first return that cannot be, in terms of operations.
-struct Guilt {
-    /// The operation that returns.
-    operation: usize,
-    /// States just before, in words and as data, and the operations still pending in each.
-    configs: Vec<(String, serde_json::Value, Vec<usize>)>,
-    /// Whether there were more.
-    more: bool,
 }
 
 impl<M: Model> Checker for Linearizable<M> {
@@ -261,135 +225,4 @@ fn by_key(operations: &[Operation]) -> Result<Vec<(&Key, Vec<usize>)>, String> {
         keys[place].1.push(operation.id);
     }
     Ok(keys)
-}
-
-/// The operations of a key as the search wants them.
-fn calls_of<'a>(operations: &'a [Operation], ids: &[usize]) -> Vec<Call<'a>> {
-    ids.iter()
-        .map(|&id| {
-            let operation = &operations[id];
-            let ret = match &operation.outcome {
-                OpOutcome::Ok(ret) => Some(ret),
-                _ => None,
-            };
-            let returned = operation.ret.zip(operation.ret_index).filter(|_| ret.is_some());
-            Call { id, op: &operation.op, ret, called: (operation.call, operation.call_index), returned }
-        })
-        .collect()
-}
-
-/// Judges one key.
-fn judge<M: Model>(model: &M, operations: &[Operation], ids: &[usize], budget: &Budget) -> KeyVerdict {
-    let calls = calls_of(operations, ids);
-    let mut verdict = KeyVerdict {
-        result: KeyResult::Valid,
-        judged: calls.len(),
-        unobservable: 0,
-        steps: 0,
-        largest_frontier: 0,
-        depth_first: false,
-    };
-    let shapes: Vec<_> = calls.iter().map(|call| (call.op, call.ret)).collect();
-    let model = match model.fit(&shapes) {
-        Ok(model) => model,
-        Err(reason) => {
-            verdict.result = KeyResult::Unknown(reason);
-            return verdict;
-        }
-    };
-    let laid = Calls::new(&model, &calls);
-    verdict.unobservable = laid.dropped;
-    decide(&model, &calls, &laid, budget, &mut verdict);
-    verdict
-}
-
-/// Lets the engines take turns.
-fn decide<M: Model>(
-    model: &M,
-    calls: &[Call<'_>],
-    laid: &Calls<'_>,
-    budget: &Budget,
-    verdict: &mut KeyVerdict,
-) {
-    let mut spaces = [Space::new(model, laid), Space::new(model, laid)];
-    let mut frontier = Frontier::new(laid);
-    let mut wgl = None;
-    let mut reasons = Vec::new();
-    if frontier.is_none() {
-        reasons.push(format!("{} operations are open at once, more than {MAX_SLOTS}", laid.slots));
-    }
-    let first_slice = FIRST_SLICE.max(FIRST_SLICE_PER_CALL * calls.len() as u64);
-    for round in 0.. {
-        let slice = first_slice << round.min(32);
-        for engine in 0..2 {
-            let space = &mut spaces[engine];
-            let mut purse = Purse::new(slice, budget.bytes() / 2, budget);
-            let outcome = if engine == 0 {
-                let Some(frontier) = frontier.as_mut() else { continue };
-                let outcome = frontier.run(space, &mut purse);
-                verdict.largest_frontier = frontier.largest;
-                outcome
-            } else {
-                if reasons.len() == 2 {
-                    continue;
-                }
-                wgl.get_or_insert_with(|| Wgl::new(laid)).run(space, &mut purse)
-            };
-            verdict.steps += purse.spent();
-            verdict.depth_first = engine == 1;
-            match outcome {
-                Outcome::Valid => return,
-                Outcome::Invalid(failure) => {
-                    verdict.result = KeyResult::Invalid(guilt(model, calls, laid, space, &failure));
-                    return;
-                }
-                Outcome::Paused => {}
-                Outcome::GaveUp(GaveUp::Cancelled) => {
-                    verdict.result = KeyResult::Unknown(format!("cancelled after {} steps", verdict.steps));
-                    return;
-                }
-                Outcome::GaveUp(GaveUp::OutOfMemory) if engine == 0 => {
-                    reasons.push(format!(
-                        "the frontier of {} configurations outgrew {} bytes",
-                        verdict.largest_frontier,
-                        budget.bytes() / 2
-                    ));
-                    frontier = None;
-                    spaces[0] = Space::new(model, laid);
-                }
-                Outcome::GaveUp(GaveUp::OutOfMemory) => {
-                    reasons.push(format!("the depth-first search outgrew {} bytes", budget.bytes() / 2));
-                    wgl = None;
-                    spaces[1] = Space::new(model, laid);
-                }
-            }
-        }
-    }
-}
-
-/// Says a failure of the search in terms of operations and states.
-fn guilt<M: Model>(
-    model: &M,
-    calls: &[Call<'_>],
-    laid: &Calls<'_>,
-    space: &Space<'_, M>,
-    failure: &outcome::Failure,
-) -> Guilt {
-    let id_of = |call: u32| calls[laid.infos[call as usize].source as usize].id;
-    let (Step::Return(call) | Step::Invoke(call)) = laid.steps[failure.at];
-    let mut configs: Vec<_> = failure
-        .configs
-        .iter()
-        .map(|config| {
-            let state = space.state(config.state);
-            let pending = config.pending.iter().map(|&call| id_of(call)).collect();
-            (model.describe(state), model.to_json(state), pending)
-        })
-        .collect();
-    // Numbers by size, all else as text.
-    configs.sort_by(|(a, a_json, _), (b, b_json, _)| match (a_json.as_i64(), b_json.as_i64()) {
-        (Some(a), Some(b)) => a.cmp(&b),
-        (a_number, b_number) => (a_number.is_none(), a).cmp(&(b_number.is_none(), b)),
-    });
-    Guilt { operation: id_of(call), configs, more: failure.more }
 }

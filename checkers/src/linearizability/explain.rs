@@ -26,7 +26,11 @@
 
 use serde_json::{Value as Json, json};
 
-use super::{Guilt, calls_of, is_judged, shrink};
+use super::{
+    is_judged,
+    judge::{Guilt, calls_of},
+    shrink,
+};
 use crate::{
     Anomaly, Budget, Key, Op, OpOutcome, Operation, Ret, Value,
     history::timeline,
@@ -130,12 +134,16 @@ fn message<M: Model>(
     guilt: &Guilt,
     unobservable: usize,
 ) -> String {
+    let why = match guilt.configs.len() {
+        // The engines gave up, so the states are not known.
+        0 => "nothing can have left that value".to_string(),
+        _ => format!("while it ran the key can only have held {}", held(guilt)),
+    };
     let mut text = format!(
-        "{} by process {} {}, but while it ran the key can only have held {} (operation {}, {} to {}).",
+        "{} by process {} {}, but {why} (operation {}, {} to {}).",
         guilty.op,
         guilty.process,
         answer(guilty),
-        held(guilt),
         guilty.id,
         ms(guilty.call),
         ms(guilty.ret.unwrap_or(guilty.call)),
@@ -174,8 +182,7 @@ fn held(guilt: &Guilt) -> String {
     const SHOWN: usize = 5;
     let states: Vec<&str> = guilt.configs.iter().map(|(state, ..)| state.as_str()).collect();
     let (head, last) = match states.len() {
-        0 => return "nothing that fits".into(),
-        1 => return states[0].into(),
+        0 | 1 => return states.concat(),
         n if n > SHOWN || guilt.more => {
             let at_least = if guilt.more { "at least " } else { "" };
             let shown = SHOWN.min(n);

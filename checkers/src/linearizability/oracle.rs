@@ -13,7 +13,7 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use stateright::semantics::{ConsistencyTester, LinearizabilityTester, SequentialSpec};
 
-use super::{calls::*, calls_of, frontier::*, is_judged, outcome::*, shrink, space::*, wgl::*};
+use super::{calls::*, frontier::*, is_judged, judge::calls_of, outcome::*, shrink, space::*, wgl::*};
 use crate::{
     Budget, Checker, Event, Header, History, Kind, Meta, ModelName, Op, Operation, Process, Ret, Validity,
     Value, linearizable,

@@ -1,0 +1,198 @@
+//! One key: two engines take turns until one of them knows.
+//!
+//! ```text
+//! Frontier  200k steps ──┐ still open
+//! Wgl       200k steps <─┘──┐ still open
+//! Frontier  400k steps <────┘ …     until memory is out for both, or the caller cancels
+//! ```
+//!
+//! Deliberately one after the other: no thread may win by chance, so that the same history takes the same way to the same
+//! answer. Taking turns costs at most four times what the better engine alone would have taken.
+
+use super::{
+    calls::{Call, Calls, Step},
+    frontier::{Frontier, MAX_SLOTS},
+    outcome::{Failure, GaveUp, Outcome, Purse},
+    space::Space,
+    thin_air::thin_air,
+    wgl::Wgl,
+};
+use crate::{Budget, OpOutcome, Operation, model::Model};
+
+/// How many steps each engine gets at first: enough for nearly every key of nearly every history.
+const FIRST_SLICE: u64 = 200_000;
+/// Or so many for each call, if that is more.
+const FIRST_SLICE_PER_CALL: u64 = 32;
+
+/// What was found out about one key.
+pub(super) struct KeyVerdict {
+    pub(super) result: KeyResult,
+    pub(super) judged: usize,
+    pub(super) unobservable: usize,
+    pub(super) steps: u64,
+    pub(super) largest_frontier: usize,
+    /// Whether the depth-first search was the one to answer.
+    pub(super) depth_first: bool,
+}
+
+pub(super) enum KeyResult {
+    Valid,
+    Unknown(String),
+    Invalid(Guilt),
+}
+
+/// The first return that cannot be, in terms of operations.
+pub(super) struct Guilt {
+    /// The operation that returns.
+    pub(super) operation: usize,
+    /// States just before, in words and as data, and the operations still pending in each. None if the engines gave up
+    /// but this return is impossible by itself; then it need not be the first.
+    pub(super) configs: Vec<(String, serde_json::Value, Vec<usize>)>,
+    /// Whether there were more.
+    pub(super) more: bool,
+}
+
+/// The operations of a key as the search wants them.
+pub(super) fn calls_of<'a>(operations: &'a [Operation], ids: &[usize]) -> Vec<Call<'a>> {
+    ids.iter()
+        .map(|&id| {
+            let operation = &operations[id];
+            let ret = match &operation.outcome {
+                OpOutcome::Ok(ret) => Some(ret),
+                _ => None,
+            };
+            let returned = operation.ret.zip(operation.ret_index).filter(|_| ret.is_some());
+            Call { id, op: &operation.op, ret, called: (operation.call, operation.call_index), returned }
+        })
+        .collect()
+}
+
+/// Judges one key.
+pub(super) fn judge<M: Model>(
+    model: &M,
+    operations: &[Operation],
+    ids: &[usize],
+    budget: &Budget,
+) -> KeyVerdict {
+    let calls = calls_of(operations, ids);
+    let mut verdict = KeyVerdict {
+        result: KeyResult::Valid,
+        judged: calls.len(),
+        unobservable: 0,
+        steps: 0,
+        largest_frontier: 0,
+        depth_first: false,
+    };
+    let shapes: Vec<_> = calls.iter().map(|call| (call.op, call.ret)).collect();
+    let model = match model.fit(&shapes) {
+        Ok(model) => model,
+        Err(reason) => {
+            verdict.result = KeyResult::Unknown(reason);
+            return verdict;
+        }
+    };
+    let laid = Calls::new(&model, &calls);
+    verdict.unobservable = laid.dropped;
+    decide(&model, &calls, &laid, budget, &mut verdict);
+    if let KeyResult::Unknown(_) = verdict.result
+        && let Some(operation) = thin_air(&model, &calls)
+    {
+        verdict.result = KeyResult::Invalid(Guilt { operation, configs: Vec::new(), more: false });
+    }
+    verdict
+}
+
+/// Lets the engines take turns.
+///
+/// The result stays valid, becomes invalid, or unknown with the reason.
+fn decide<M: Model>(
+    model: &M,
+    calls: &[Call<'_>],
+    laid: &Calls<'_>,
+    budget: &Budget,
+    verdict: &mut KeyVerdict,
+) {
+    let mut spaces = [Space::new(model, laid), Space::new(model, laid)];
+    let mut frontier = Frontier::new(laid);
+    // Made when its turn comes: most histories never need it.
+    let mut wgl = None;
+    let mut gave_up = [None, None];
+    if frontier.is_none() {
+        gave_up[0] = Some(format!("{} operations are open at once, more than {MAX_SLOTS}", laid.slots));
+    }
+    let half = budget.bytes() / 2;
+    let first_slice = FIRST_SLICE.max(FIRST_SLICE_PER_CALL * calls.len() as u64);
+    for round in 0.. {
+        if let [Some(one), Some(two)] = &gave_up {
+            verdict.result = KeyResult::Unknown(format!("after {} steps {one}, and {two}", verdict.steps));
+            return;
+        }
+        for engine in 0..2 {
+            if gave_up[engine].is_some() {
+                continue;
+            }
+            let space = &mut spaces[engine];
+            let mut purse = Purse::new(first_slice << round.min(24), half, budget);
+            let outcome = match &mut frontier {
+                Some(frontier) if engine == 0 => {
+                    let outcome = frontier.run(space, &mut purse);
+                    verdict.largest_frontier = frontier.largest;
+                    outcome
+                }
+                _ => wgl.get_or_insert_with(|| Wgl::new(laid)).run(space, &mut purse),
+            };
+            verdict.steps += purse.spent();
+            verdict.depth_first = engine == 1;
+            match outcome {
+                Outcome::Valid => return,
+                Outcome::Invalid(failure) => {
+                    verdict.result = KeyResult::Invalid(guilt(model, calls, laid, space, &failure));
+                    return;
+                }
+                Outcome::Paused => {}
+                Outcome::GaveUp(GaveUp::Cancelled) => {
+                    verdict.result = KeyResult::Unknown(format!("cancelled after {} steps", verdict.steps));
+                    return;
+                }
+                Outcome::GaveUp(GaveUp::OutOfMemory) => {
+                    let what = if engine == 0 {
+                        frontier = None;
+                        format!("the frontier of {} configurations", verdict.largest_frontier)
+                    } else {
+                        wgl = None;
+                        "the memo of the depth-first search".into()
+                    };
+                    gave_up[engine] = Some(format!("{what} outgrew its {half} bytes"));
+                    spaces[engine] = Space::new(model, laid);
+                }
+            }
+        }
+    }
+}
+
+/// Says a failure of the search in terms of operations and states.
+fn guilt<M: Model>(
+    model: &M,
+    calls: &[Call<'_>],
+    laid: &Calls<'_>,
+    space: &Space<'_, M>,
+    failure: &Failure,
+) -> Guilt {
+    let id_of = |call: u32| calls[laid.infos[call as usize].source as usize].id;
+    let (Step::Return(call) | Step::Invoke(call)) = laid.steps[failure.at];
+    let mut configs: Vec<_> = failure
+        .configs
+        .iter()
+        .map(|config| {
+            let state = space.state(config.state);
+            let pending = config.pending.iter().map(|&call| id_of(call)).collect();
+            (model.describe(state), model.to_json(state), pending)
+        })
+        .collect();
+    // Numbers by size, all else as text.
+    configs.sort_by(|(a, a_json, _), (b, b_json, _)| match (a_json.as_i64(), b_json.as_i64()) {
+        (Some(a), Some(b)) => a.cmp(&b),
+        (a_number, b_number) => (a_number.is_none(), a).cmp(&(b_number.is_none(), b)),
+    });
+    Guilt { operation: id_of(call), configs, more: failure.more }
+}
