@@ -1,8 +1,8 @@
 //! Why a key is not linearizable, as data, in words and as a picture.
 //!
 //! ```text
-//! read of key 3 by process 7 returned 41, but while it ran the key can only have held 52 or 53 (operation 12,
-//! 1.204 ms to 3.980 ms). 41 was written by operation 4 of process 2, which had ended before.
+//! read of key 3 by process 7 returned 41, but given everything that returned before, the key could only hold 52 or 53
+//! (operation 12, 1.204 ms to 3.980 ms). 41 was written by operation 4 of process 2, which had ended 0.310 ms before.
 //!
 //! process 2  |- w 41 -|
 //! process 4            |- w 52 -|
@@ -16,7 +16,7 @@
 //! | `key` | which key |
 //! | `operation` | the first operation whose return cannot be: everything that returned before is linearizable |
 //! | `prefix_len` | how many judged operations of the key were called up to that return |
-//! | `states` | every state that was possible while it ran; at most 16, see `states_truncated` |
+//! | `states` | every state that is possible just before that return; at most 16, see `states_truncated` |
 //! | `configs` | the same, each with the operations that were `pending` in it |
 //! | `minimal` | a smallest part that is still not linearizable |
 //! | `shrink_runs` | how many trials that took |
@@ -62,15 +62,17 @@ pub(super) fn explain<M: Model>(
     let mut minimal: Vec<usize> = small.iter().map(|call| call.id).collect();
     minimal.sort_unstable();
 
-    let window = window(operations, ids, guilt.operation, &minimal);
-    let drawn: Vec<&Operation> = window.iter().map(|&id| &operations[id]).collect();
     let guilty = &operations[guilt.operation];
+    let origin = origin(&model, operations, key, guilty);
+    let named = origin.as_ref().and_then(|(_, writer)| *writer);
+    let window = window(operations, ids, guilt.operation, &minimal, named);
+    let drawn: Vec<&Operation> = window.iter().map(|&id| &operations[id]).collect();
     let states: Vec<&Json> = guilt.configs.iter().map(|(_, state, _)| state).collect();
     let configs: Vec<Json> =
         guilt.configs.iter().map(|(_, state, pending)| json!({"state": state, "pending": pending})).collect();
     Anomaly {
         name: "not-linearizable".into(),
-        message: message(&model, operations, key, guilty, guilt, unobservable),
+        message: message(guilty, guilt, unobservable, origin.as_ref()),
         details: json!({
             "key": key,
             "operation": guilt.operation,
@@ -87,10 +89,18 @@ pub(super) fn explain<M: Model>(
     }
 }
 
-/// What to draw: the minimal part, then what overlaps the guilty operation, then what came shortly before.
-fn window(operations: &[Operation], ids: &[usize], guilty: usize, minimal: &[usize]) -> Vec<usize> {
+/// What to draw: the operation that the message names, the minimal part, then what overlaps the guilty operation, then what
+/// came shortly before.
+fn window(
+    operations: &[Operation],
+    ids: &[usize],
+    guilty: usize,
+    minimal: &[usize],
+    named: Option<usize>,
+) -> Vec<usize> {
     let (call, ret) = (operations[guilty].call, operations[guilty].ret.unwrap_or(u64::MAX));
     let mut window: Vec<usize> = vec![guilty];
+    window.extend(named.filter(|named| !minimal.contains(named)));
     window.extend(minimal.iter().rev().filter(|id| **id != guilty).take(MAX_DRAWN - 1));
     let overlaps = |id: &&usize| {
         let other = &operations[**id];
@@ -126,18 +136,11 @@ fn entry(operation: &Operation) -> Json {
     })
 }
 
-fn message<M: Model>(
-    model: &M,
-    operations: &[Operation],
-    key: &Key,
-    guilty: &Operation,
-    guilt: &Guilt,
-    unobservable: usize,
-) -> String {
+fn message(guilty: &Operation, guilt: &Guilt, unobservable: usize, origin: Option<&Origin>) -> String {
     let why = match guilt.configs.len() {
         // The engines gave up, so the states are not known.
         0 => "nothing can have left that value".to_string(),
-        _ => format!("while it ran the key can only have held {}", held(guilt)),
+        _ => format!("given everything that returned before, the key could only hold {}", held(guilt)),
     };
     let mut text = format!(
         "{} by process {} {}, but {why} (operation {}, {} to {}).",
@@ -154,9 +157,9 @@ fn message<M: Model>(
             if unobservable == 1 { "" } else { "s" },
         ));
     }
-    if let Some(value) = looked_at(model, guilty) {
+    if let Some((origin, _)) = origin {
         text.push(' ');
-        text.push_str(&origin(model, operations, key, guilty, value));
+        text.push_str(origin);
     }
     text
 }
@@ -202,14 +205,12 @@ fn looked_at<'a, M: Model>(model: &M, operation: &'a Operation) -> Option<&'a Va
     }
 }
 
-/// Where the value came from.
-fn origin<M: Model>(
-    model: &M,
-    operations: &[Operation],
-    key: &Key,
-    guilty: &Operation,
-    value: &Value,
-) -> String {
+/// Where a value came from, in words, and the operation that they name.
+type Origin = (String, Option<usize>);
+
+/// Where the value came from that the guilty operation looked at.
+fn origin<M: Model>(model: &M, operations: &[Operation], key: &Key, guilty: &Operation) -> Option<Origin> {
+    let value = looked_at(model, guilty)?;
     let end = guilty.ret.unwrap_or(u64::MAX);
     let mut writers = Vec::new();
     let mut failed = None;
@@ -221,7 +222,7 @@ fn origin<M: Model>(
         match model.effect(&operation.op, ret) {
             Effect::Set { to } | Effect::Swap { to, .. } if to == value => {}
             // An append may have made any value.
-            Effect::Opaque if !matches!(operation.op, Op::Read { .. }) => return String::new(),
+            Effect::Opaque => return None,
             _ => continue,
         }
         if is_judged(operation) {
@@ -233,30 +234,27 @@ fn origin<M: Model>(
     let says = |operation: &Operation| format!("operation {} of process {}", operation.id, operation.process);
     // Of several writers name the last one that may have been seen.
     if let Some(writer) = writers.iter().rev().find(|writer| writer.call <= end) {
-        return match writer.ret {
-            Some(ret) if ret < guilty.call => {
-                format!(
-                    "{value} was written by {}, which had ended {} before.",
-                    says(writer),
-                    ms(guilty.call - ret)
-                )
-            }
-            Some(_) => format!("{value} was written by {}, at the same time.", says(writer)),
-            None => format!("{value} was written by {}, whose outcome is unknown.", says(writer)),
+        let when = match writer.ret {
+            Some(ret) if ret < guilty.call => format!("which had ended {} before", ms(guilty.call - ret)),
+            Some(_) => "at the same time".into(),
+            None => "whose outcome is unknown".into(),
         };
+        return Some((format!("{value} was written by {}, {when}.", says(writer)), Some(writer.id)));
     }
     match (writers.first(), failed) {
-        (Some(writer), _) => {
+        (Some(writer), _) => Some((
             format!(
                 "{value} was first written by {}, which was called only after this had returned.",
                 says(writer)
-            )
-        }
-        (None, Some(writer)) => {
-            format!("{value} was written by {} only, which was told that it failed.", says(writer))
-        }
-        (None, None) if *value == Value::Nil => String::new(),
-        (None, None) => format!("No operation ever wrote {value}."),
+            ),
+            Some(writer.id),
+        )),
+        (None, Some(writer)) => Some((
+            format!("{value} was written by {} only, which was told that it failed.", says(writer)),
+            Some(writer.id),
+        )),
+        (None, None) if *value == Value::Nil => None,
+        (None, None) => Some((format!("No operation ever wrote {value}."), None)),
     }
 }
 
