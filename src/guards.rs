@@ -11,6 +11,10 @@ use checkers::{Op, OpOutcome, Operation, Validity, Verdict};
 use nemesis::Schedule;
 use std::collections::BTreeMap;
 
+/// Faults must have lasted this long in all, in nanoseconds, before something must have succeeded meanwhile: a healthy
+/// system needs time to answer, and a kill with a restart at once leaves it none.
+pub const LONG_ENOUGH: u64 = 2_000_000_000;
+
 /// What the guards look at.
 pub struct Evidence<'a> {
     /// All operations of the history.
@@ -82,7 +86,7 @@ fn nothing_succeeded(e: &Evidence<'_>) -> Vec<String> {
             out.push(format!("no {kind} succeeded after the last fault was healed, at {}", seconds(last)));
         }
         let total: u64 = with_majority.iter().map(|(a, b)| b - a).sum();
-        if total > 0 && !any(&|_, ret| with_majority.iter().any(|(a, b)| (*a..=*b).contains(&ret))) {
+        if total >= LONG_ENOUGH && !any(&|_, ret| with_majority.iter().any(|(a, b)| (*a..=*b).contains(&ret))) {
             let total = seconds(total);
             out.push(format!("no {kind} succeeded during the {total} of faults that left a majority connected"));
         }
@@ -169,6 +173,8 @@ mod tests {
     use nemesis::{Effect, FaultKind, Receipt};
 
     const KINDS: &[&str] = &["read", "write"];
+    /// Times in these tests are in units of 100 ms.
+    const UNIT: u64 = 100_000_000;
 
     /// `(process, op, call, ret)`; all succeed.
     fn history(ops: &[(u64, char, u64, u64)]) -> Vec<Operation> {
@@ -181,7 +187,7 @@ mod tests {
             };
             let process = Process::Client(process);
             let event = |time, kind, ret| {
-                (time, Event { index: 0, time, process, kind, op: op.clone(), ret, meta: Meta::default() })
+                (time, Event { index: 0, time: time * UNIT, process, kind, op: op.clone(), ret, meta: Meta::default() })
             };
             events.push(event(call, Kind::Invoke, None));
             events.push(event(ret, Kind::Ok, Some(value)));
@@ -205,8 +211,8 @@ mod tests {
             targets: vec![],
             links: vec![],
             on: String::new(),
-            start_ns,
-            end_ns,
+            start_ns: start_ns * UNIT,
+            end_ns: end_ns * UNIT,
             effect: Effect { seen, what: "what was seen".to_owned() },
             healed: Effect::default(),
             majority: true,

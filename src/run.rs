@@ -334,7 +334,7 @@ async fn first_violation(trial: &Trial) {
     let path = trial.store.file("history.jsonl");
     let bounds = trial.plan.scenario.bounds.clone();
     let model = trial.plan.scenario.workload.info().model.parse();
-    let (true, Ok(model)) = (trial.fail_fast, model) else { return std::future::pending().await };
+    let (true, Ok(model)) = (trial.fail_fast || trial.plan.scenario.fail_fast, model) else { return std::future::pending().await };
     loop {
         tokio::time::sleep(Duration::from_millis(1000)).await;
         let (path, bounds) = (path.clone(), bounds.clone());

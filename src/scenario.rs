@@ -22,6 +22,10 @@ pub const TESTS: &[(&str, &str)] = &[
     ("register", include_str!("../workloads/register.yaml")),
     ("register-http", include_str!("../workloads/register-http.yaml")),
     ("register-basic", include_str!("../workloads/register-basic.yaml")),
+    ("hunt", include_str!("../workloads/hunt.yaml")),
+    ("hunt-retry", include_str!("../workloads/hunt-retry.yaml")),
+    ("hunt-reads", include_str!("../workloads/hunt-reads.yaml")),
+    ("hunt-basic", include_str!("../workloads/hunt-basic.yaml")),
 ];
 
 /// A test file. `tribunal run` without arguments runs the default.
@@ -40,6 +44,8 @@ pub struct Scenario {
     pub load: Load,
     /// What is done to the cluster.
     pub nemesis: NemesisSpec,
+    /// Ends the run at the first violation instead of at the time limit.
+    pub fail_fast: bool,
     /// Fixes the plan. Drawn at random, and printed, if it is left out.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub seed: Option<u64>,

@@ -47,5 +47,7 @@ pub const PLANS: &[(&str, &str)] = &[
     ("leader-churn", include_str!("../leader-churn.yaml")),
     ("leader-pause", include_str!("../leader-pause.yaml")),
     ("split-leader", include_str!("../split-leader.yaml")),
+    ("split-long", include_str!("../split-long.yaml")),
+    ("duel", include_str!("../duel.yaml")),
     ("promise-churn", include_str!("../promise-churn.yaml")),
 ];

@@ -150,7 +150,7 @@ async fn run_all(jobs: Vec<Job>, options: &Options, at_once: usize) -> Result<Ve
     let mut running = JoinSet::new();
     let total = jobs.len();
     for (order, job) in jobs.into_iter().enumerate() {
-        let options = Options { fail_fast: job.bug, ..options.clone() };
+        let options = options.clone();
         let turns = turns.clone();
         running.spawn(async move {
             let _turn = turns.acquire_owned().await;

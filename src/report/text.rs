@@ -70,7 +70,7 @@ pub fn render(r: &Results) -> String {
     out += &format!("\n{}", operations(r));
     out += &format!("\n{}", faults(r));
     out += &format!("\n{}", latencies(r));
-    out += &format!("\nseed {}, everything in {}\n", r.seed, r.folder);
+    out += &format!("\n{}: seed {}, everything in {}\n", word(r.valid), r.seed, r.folder);
     out
 }
 
@@ -124,7 +124,11 @@ fn faults(r: &Results) -> String {
             ]
         })
         .collect();
-    let mut out = table(&["from s", "to s", "fault", "on", "effect"], &rows, 0);
+    const SHOWN: usize = 30;
+    let mut out = table(&["from s", "to s", "fault", "on", "effect"], &rows[..rows.len().min(SHOWN)], 0);
+    if rows.len() > SHOWN {
+        let _ = writeln!(out, "  … and {} more; see report.html", rows.len() - SHOWN);
+    }
     let missed = r.record.faults.iter().filter(|f| !f.effect.seen).count();
     if missed > 0 {
         let _ = writeln!(out, "  {missed} of {} faults had no effect that could be seen", r.record.faults.len());
