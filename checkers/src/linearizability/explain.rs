@@ -32,7 +32,7 @@ use super::{
     shrink,
 };
 use crate::{
-    Anomaly, Budget, Key, Op, OpOutcome, Operation, Ret, Value,
+    Anomaly, Budget, Key, OpOutcome, Operation, Ret, Value,
     history::timeline,
     model::{Effect, Model},
 };
