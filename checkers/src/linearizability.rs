@@ -55,7 +55,7 @@ pub fn linearizable(model: ModelName) -> impl Checker {
     }
 }
 
-/// Judges by any model: one of [`models`](crate::models) with other initial values, a [`Spec`](crate::models::Spec)
+/// Judges by any model: one of [`models`](mod@crate::models) with other initial values, a [`Spec`](crate::models::Spec)
 /// over a stateright specification, or a stranger's own.
 pub fn linearizable_by<M: Model>(model: M) -> impl Checker {
     Linearizable::new(model)
