@@ -58,7 +58,8 @@ static CATALOGUE: [BugInfo; 11] = [
         bug: Bug::PromiseNotWritten,
         name: "promise-not-written",
         family: "durability",
-        breaks: "a promise is kept across a restart (P1): it is answered, but its record never enters the log",
+        breaks: "a promise is kept across a restart (P1): it is answered, but its record never enters the log, and \
+                 votes do not bring it back",
         seen_in: "omnipaxos_storage (promise kept in memory only), etcd-io/etcd#14143 (class)",
         reveals: "acceptors killed with SIGKILL and restarted between a promise and the accept it excludes",
         workload: "hunt-basic",
@@ -242,7 +243,7 @@ impl Hooks {
         self.0 & (1 << bug as u32) == 0
     }
 
-    /// A promise is written before it is answered.
+    /// A promise is written before it is answered, and what a vote promised is known again after a restart.
     pub fn writes_promises(self) -> bool {
         self.lacks(Bug::PromiseNotWritten)
     }

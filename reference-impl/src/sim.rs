@@ -11,6 +11,7 @@
 //! of the server around it: transport, log files and threads are tested elsewhere.
 
 mod clients;
+mod faults;
 mod oracle;
 mod world;
 

@@ -45,8 +45,10 @@ impl Acceptor {
             votes: durable.votes.clone(),
         };
         // P2 after a restart: a vote is a promise as well.
-        for vote in durable.votes.values() {
-            acceptor.raise(acceptor.scope(vote.slot), vote.ballot);
+        if hooks.writes_promises() {
+            for vote in durable.votes.values() {
+                acceptor.raise(acceptor.scope(vote.slot), vote.ballot);
+            }
         }
         acceptor
     }

@@ -270,7 +270,7 @@ impl Core {
     }
 
     fn window_has_room(&self, next: Slot) -> bool {
-        let open = next - (self.learner.applied() + 1);
+        let open = next.saturating_sub(self.learner.applied() + 1);
         open == 0 || open < self.config.window && self.open_bytes < self.config.window_bytes
     }
 }

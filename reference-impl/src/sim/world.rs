@@ -22,13 +22,13 @@ use crate::core::{
     Reply, Token,
 };
 
-const MS: u64 = 1_000_000;
+pub(super) const MS: u64 = 1_000_000;
 const TICK: u64 = 10 * MS;
 /// Time after the load in which everything must come together.
 const CALM: u64 = 15_000 * MS;
 
 #[derive(Debug)]
-enum Event {
+pub(super) enum Event {
     Deliver { from: NodeId, to: NodeId, message: Message },
     Tick { node: NodeId, life: u64 },
     Wake { node: NodeId, life: u64 },
@@ -37,43 +37,44 @@ enum Event {
     Fault,
     Restart { node: NodeId },
     Heal { partition: u64 },
+    HealLink { partition: u64, link: (NodeId, NodeId) },
     Calm,
     Finish,
 }
 
-struct Node {
-    core: Option<Core>,
-    life: u64,
-    disk: Vec<Record>,
-    unsynced: VecDeque<(Token, Vec<Record>)>,
-    held: BTreeMap<Token, Vec<Effect>>,
-    last_sync: u64,
-    wake_at: u64,
-    paused_until: u64,
-    clock_offset: u64,
-    clock_ppm: i64,
+pub(super) struct Node {
+    pub(super) core: Option<Core>,
+    pub(super) life: u64,
+    pub(super) disk: Vec<Record>,
+    pub(super) unsynced: VecDeque<(Token, Vec<Record>)>,
+    pub(super) held: BTreeMap<Token, Vec<Effect>>,
+    pub(super) last_sync: u64,
+    pub(super) wake_at: u64,
+    pub(super) paused_until: u64,
+    pub(super) clock_offset: u64,
+    pub(super) clock_ppm: i64,
 }
 
 pub(super) struct World<'a> {
-    setup: &'a Setup,
-    rng: ChaCha8Rng,
-    now: u64,
-    order: u64,
-    queue: BinaryHeap<Reverse<(u64, u64)>>,
-    events: BTreeMap<u64, Event>,
-    nodes: BTreeMap<NodeId, Node>,
-    workers: Vec<Worker>,
-    calls: BTreeMap<Call, usize>,
-    next_call: Call,
+    pub(super) setup: &'a Setup,
+    pub(super) rng: ChaCha8Rng,
+    pub(super) now: u64,
+    pub(super) order: u64,
+    pub(super) queue: BinaryHeap<Reverse<(u64, u64)>>,
+    pub(super) events: BTreeMap<u64, Event>,
+    pub(super) nodes: BTreeMap<NodeId, Node>,
+    pub(super) workers: Vec<Worker>,
+    pub(super) calls: BTreeMap<Call, usize>,
+    pub(super) next_call: Call,
     /// Directed links that are cut, whether they hold or drop, and by which partition.
-    cut: BTreeSet<(NodeId, NodeId)>,
-    hold: bool,
-    held: Vec<(NodeId, NodeId, Message)>,
-    partition: u64,
-    calm: bool,
-    final_keys: Vec<usize>,
-    oracle: Oracle,
-    report: Report,
+    pub(super) cut: BTreeSet<(NodeId, NodeId)>,
+    pub(super) hold: bool,
+    pub(super) held: Vec<(NodeId, NodeId, Message)>,
+    pub(super) partition: u64,
+    pub(super) calm: bool,
+    pub(super) final_keys: Vec<usize>,
+    pub(super) oracle: Oracle,
+    pub(super) report: Report,
 }
 
 impl<'a> World<'a> {
@@ -152,7 +153,7 @@ impl<'a> World<'a> {
         Violation { what, seed: self.setup.seed, at_ms: self.now / MS }
     }
 
-    fn at(&mut self, time: u64, event: Event) {
+    pub(super) fn at(&mut self, time: u64, event: Event) {
         self.order += 1;
         self.queue.push(Reverse((time, self.order)));
         self.events.insert(self.order, event);
@@ -191,6 +192,12 @@ impl<'a> World<'a> {
                 }
                 Ok(())
             }
+            Event::HealLink { partition, link } => {
+                if partition == self.partition {
+                    self.heal_link(link);
+                }
+                Ok(())
+            }
             Event::Calm => {
                 self.calm = true;
                 self.heal();
@@ -206,7 +213,7 @@ impl<'a> World<'a> {
         }
     }
 
-    fn node(&mut self, id: NodeId) -> &mut Node {
+    pub(super) fn node(&mut self, id: NodeId) -> &mut Node {
         self.nodes.get_mut(&id).expect("only known nodes are named")
     }
 
@@ -223,7 +230,7 @@ impl<'a> World<'a> {
 
     // --- nodes --------------------------------------------------------------------------------------------------------
 
-    fn restart(&mut self, id: NodeId) -> Result<(), String> {
+    pub(super) fn restart(&mut self, id: NodeId) -> Result<(), String> {
         if self.nodes[&id].core.is_some() {
             return Ok(());
         }
@@ -246,7 +253,7 @@ impl<'a> World<'a> {
         Ok(())
     }
 
-    fn crash(&mut self, id: NodeId) {
+    pub(super) fn crash(&mut self, id: NodeId) {
         let node = self.node(id);
         if node.core.take().is_none() {
             return;
@@ -322,137 +329,6 @@ impl<'a> World<'a> {
             self.effect(id, effect)?;
         }
         self.step(id, Input::Persisted(token))
-    }
-
-    // --- network ------------------------------------------------------------------------------------------------------
-
-    fn send(&mut self, from: NodeId, to: NodeId, message: Message) {
-        match &message {
-            Message::Promise { ballot, scope, .. } => {
-                self.oracle.promised(from, self.setup.protocol, scope.slot(), *ballot);
-            }
-            Message::Accepted { ballot, slot } => {
-                self.oracle.promised(from, self.setup.protocol, *slot, *ballot);
-            }
-            _ => {}
-        }
-        if self.cut.contains(&(from, to)) {
-            if self.hold {
-                self.held.push((from, to, message));
-            }
-            return;
-        }
-        if !self.calm && self.rng.random_bool(self.setup.faults.loss) {
-            return;
-        }
-        let twice = !matches!(message, Message::Forward { .. })
-            && !self.calm
-            && self.rng.random_bool(self.setup.faults.duplication);
-        if twice {
-            let at = self.now + self.delay() * 20;
-            self.at(at, Event::Deliver { from, to, message: message.clone() });
-        }
-        let at = self.now + self.delay();
-        self.at(at, Event::Deliver { from, to, message });
-    }
-
-    fn delay(&mut self) -> u64 {
-        let longest = nanos(self.setup.faults.delay).max(MS);
-        self.rng.random_range(MS / 5..=longest)
-    }
-
-    // --- faults -------------------------------------------------------------------------------------------------------
-
-    fn fault(&mut self) -> Result<(), String> {
-        if self.calm {
-            return Ok(());
-        }
-        let every = nanos(self.setup.faults.every);
-        let next = self.now + self.rng.random_range(every / 4..every * 2);
-        self.at(next, Event::Fault);
-        let mut kinds = Vec::new();
-        if self.setup.faults.crashes {
-            kinds.extend(["crash", "crash", "crash-leader", "crash-many"]);
-        }
-        if self.setup.faults.pauses {
-            kinds.extend(["pause", "pause-leader"]);
-        }
-        if self.setup.faults.partitions && self.setup.nodes > 1 {
-            kinds.extend(["partition", "partition-leader", "partition-leader"]);
-        }
-        if kinds.is_empty() {
-            return Ok(());
-        }
-        let kind = kinds[self.rng.random_range(0..kinds.len())];
-        let victim = match self.leader() {
-            Some(leader) if kind.ends_with("leader") => leader,
-            _ => self.rng.random_range(1..=self.setup.nodes),
-        };
-        match kind {
-            "crash" | "crash-leader" => self.crash_for_a_while(victim),
-            "crash-many" => {
-                for id in 1..=self.setup.nodes {
-                    if self.rng.random_bool(0.8) {
-                        self.crash_for_a_while(id);
-                    }
-                }
-            }
-            "pause" | "pause-leader" => {
-                self.report.pauses += 1;
-                self.node(victim).paused_until = self.now + self.rng.random_range(50..1_500) * MS;
-            }
-            _ => self.cut_off(victim, kind == "partition-leader"),
-        }
-        Ok(())
-    }
-
-    fn crash_for_a_while(&mut self, id: NodeId) {
-        self.crash(id);
-        let back = self.now + self.rng.random_range(20..600) * MS;
-        self.at(back, Event::Restart { node: id });
-    }
-
-    /// Who leads under the highest ballot, as far as the nodes know.
-    fn leader(&self) -> Option<NodeId> {
-        self.nodes
-            .values()
-            .filter_map(|node| node.core.as_ref()?.status().leading)
-            .max()
-            .map(|ballot| ballot.node)
-    }
-
-    fn cut_off(&mut self, victim: NodeId, in_minority: bool) {
-        self.heal();
-        self.report.partitions += 1;
-        let size =
-            if in_minority { (self.setup.nodes - 1) / 2 } else { self.rng.random_range(1..self.setup.nodes) };
-        let mut side = BTreeSet::from([victim]);
-        while side.len() < size as usize {
-            side.insert(self.rng.random_range(1..=self.setup.nodes));
-        }
-        let (out, back) = if self.rng.random_bool(0.7) { (true, true) } else { (true, false) };
-        for a in 1..=self.setup.nodes {
-            for b in 1..=self.setup.nodes {
-                let leaves = side.contains(&a) && !side.contains(&b);
-                let enters = !side.contains(&a) && side.contains(&b);
-                if leaves && out || enters && back {
-                    self.cut.insert((a, b));
-                }
-            }
-        }
-        self.hold = self.rng.random_bool(0.6);
-        self.partition += 1;
-        let partition = self.partition;
-        let until = self.now + self.rng.random_range(200..2_000) * MS;
-        self.at(until, Event::Heal { partition });
-    }
-
-    fn heal(&mut self) {
-        self.cut.clear();
-        for (from, to, message) in std::mem::take(&mut self.held) {
-            let at = self.now + self.delay();
-            self.at(at, Event::Deliver { from, to, message });
-        }
     }
 
     // --- clients ------------------------------------------------------------------------------------------------------
@@ -580,6 +456,6 @@ impl<'a> World<'a> {
     }
 }
 
-fn nanos(duration: Duration) -> u64 {
+pub(super) fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }

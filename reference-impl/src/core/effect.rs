@@ -1,0 +1,87 @@
+//! What goes into a core and what comes out of it.
+//!
+//! ```text
+//! step(now, Input::Client { call: 7, … }) = [ Persist { token: 3, … }, Send { to: 2, …, after: None }, … ]
+//! step(now, Input::Persisted(3))          = [ … ]      step(…) = [ …, Reply { call: 7, … } ]
+//! ```
+//!
+//! Deliberately only words: how they are obeyed is the driver's part, or the simulator's.
+
+use std::time::Duration;
+
+use super::ballot::{Ballot, Mono, NodeId, Slot};
+use super::command::{Command, Reply};
+use super::message::Message;
+use super::record::Record;
+
+/// Names a write to the log; grows by one with each. Reporting one reports all before it.
+pub type Token = u64;
+
+/// Names a client's call at this node; the driver's choice.
+pub type Call = u64;
+
+/// What can happen to a core.
+#[derive(Clone, Debug)]
+#[allow(missing_docs)]
+pub enum Input {
+    /// A message arrived.
+    Message { from: NodeId, message: Message },
+    /// A client calls. `deadline` is how long the node may keep trying (`None`: [`Timing::deadline`]).
+    Client { call: Call, command: Command, deadline: Option<Duration>, no_forward: bool },
+    /// Time has passed.
+    Tick,
+    /// This token, and every one before it, is on disk.
+    Persisted(Token),
+}
+
+/// What a core wants done, in this order.
+#[derive(Clone, Debug)]
+#[allow(missing_docs)]
+pub enum Effect {
+    /// Write these records, in the order of their tokens, then report `Input::Persisted(token)`.
+    Persist { token: Token, records: Vec<Record> },
+    /// Send, but not before `after` is on disk.
+    Send { to: NodeId, message: Message, after: Option<Token> },
+    /// Answer a call, once.
+    Reply { call: Call, reply: Box<Reply> },
+    /// Tell the operator.
+    Note(Note),
+}
+
+/// Something an operator wants to know.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum Note {
+    /// Stands for election.
+    Candidate { ballot: Ballot, after: Slot },
+    /// Has a quorum of promises; `reproposed` open slots were taken over, reads wait for `barrier`.
+    Elected { ballot: Ballot, reproposed: usize, barrier: Slot },
+    /// No longer leads; why.
+    SteppedDown { ballot: Ballot, why: &'static str },
+    /// Follows a new leader.
+    Follows { ballot: Ballot },
+    /// A leader asks for a longer lease than this node was configured for; its heartbeats are not acknowledged.
+    LeaseTooLong { leader: NodeId, asked: Duration },
+    /// Two values were learned for one slot: the cluster has lost data, or a node's disk was changed.
+    Conflict { slot: Slot },
+}
+
+/// What a node believes at a moment.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub struct Status {
+    pub node: NodeId,
+    /// `leader`, `candidate`, `follower` or `proposer`.
+    pub role: &'static str,
+    pub promised: Ballot,
+    pub leading: Option<Ballot>,
+    /// Believed leader, 0 if none.
+    pub leader: NodeId,
+    pub commit: Slot,
+    pub applied: Slot,
+    pub last_slot: Slot,
+    /// On the node's own clock.
+    pub lease_until: Option<Mono>,
+    pub elections_won: u64,
+    pub applied_hash: u64,
+}
