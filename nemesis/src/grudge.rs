@@ -153,6 +153,13 @@ fn ring(order: &[NodeName]) -> BTreeSet<Link> {
     cut
 }
 
+/// The only node of which no link is cut while others are cut off from each other, if there is exactly one.
+pub fn bridge(nodes: &[NodeName], cut: &BTreeSet<Link>) -> Option<NodeName> {
+    let mut whole = nodes.iter().filter(|x| !cut.iter().any(|l| l.from == **x || l.to == **x));
+    let one = whole.next().cloned();
+    one.filter(|_| !cut.is_empty() && whole.next().is_none())
+}
+
 /// Whether some majority of the nodes can all hear each other although these links are cut.
 pub fn majority_connected(nodes: &[NodeName], cut: &BTreeSet<Link>, down: &BTreeSet<NodeName>) -> bool {
     let need = nodes.len() / 2 + 1;
@@ -225,7 +232,11 @@ mod tests {
         let all = nodes(5);
         let mut rng = ChaCha8Rng::seed_from_u64(7);
         let none = BTreeSet::new();
-        assert!(majority_connected(&all, &grudge(Shape::Bridge, &all, None, &mut rng), &none));
+        let cut = grudge(Shape::Bridge, &all, None, &mut rng);
+        assert!(majority_connected(&all, &cut, &none));
+        let middle = bridge(&all, &cut).unwrap();
+        assert_eq!(hears(&middle, &all, &cut), 4);
+        assert_eq!(bridge(&all, &BTreeSet::new()), None);
         let four = nodes(4);
         assert!(!majority_connected(&four, &grudge(Shape::Halves, &four, None, &mut rng), &none));
         assert!(!majority_connected(&all, &BTreeSet::new(), &all[..3].iter().cloned().collect()));

@@ -9,9 +9,10 @@
 use crate::{
     cluster::{Cluster, ClusterError, Cut, Link, LinkShape, LinkStats, NodeName, NodeState},
     fault::FaultKind,
-    grudge::{grudge, majority_connected},
+    grudge::{bridge, grudge, majority_connected},
     receipt::{Effect, Receipt},
     schedule::{Schedule, Step, sides},
+    target::Target,
 };
 use async_trait::async_trait;
 use std::{
@@ -168,7 +169,8 @@ impl Nemesis {
         let mut rng = step.rng();
         let mut run = Running::nothing(step);
         let leader = match (&step.fault.target, step.fault.shape) {
-            (crate::Target::Leader | crate::Target::Follower, _) => self.cluster.leader().await,
+            (Target::Leader | Target::Follower, _) => self.cluster.leader().await,
+            (Target::Bridge, _) => bridge(nodes, &self.cut_links().await),
             (_, Some(shape)) if shape.needs_leader() => self.cluster.leader().await,
             _ => None,
         };
@@ -404,14 +406,16 @@ impl Nemesis {
 
     async fn majority(&self) -> bool {
         let down: BTreeSet<NodeName> = self.lock_held().keys().cloned().collect();
-        let cut: BTreeSet<Link> = self
-            .links
-            .lock()
-            .await
-            .values()
-            .flat_map(|m| m.iter().filter(|(_, s)| s.cut != Cut::Open).map(|(l, _)| l.clone()))
-            .collect();
-        majority_connected(self.cluster.nodes(), &cut, &down)
+        majority_connected(self.cluster.nodes(), &self.cut_links().await, &down)
+    }
+
+    /// The links that are cut at the moment.
+    async fn cut_links(&self) -> BTreeSet<Link> {
+        let active = self.links.lock().await;
+        let cut = |m: &BTreeMap<Link, LinkShape>| -> Vec<Link> {
+            m.iter().filter(|(_, s)| s.cut != Cut::Open).map(|(l, _)| l.clone()).collect()
+        };
+        active.values().flat_map(cut).collect()
     }
 
     fn tell(&self, run: &Running, phase: &'static str, observed: Option<String>) {

@@ -6,7 +6,7 @@
 //!                                                   time limit, everything healed before it
 //! ```
 
-use crate::{cluster::NodeName, fault::Fault, grudge::grudge, plan::Plan, span::Span};
+use crate::{cluster::NodeName, fault::Fault, grudge::grudge, plan::Plan, span::Span, target::Target};
 use rand::{Rng, RngExt, SeedableRng, seq::SliceRandom};
 use rand_chacha::ChaCha8Rng;
 use serde::Serialize;
@@ -79,7 +79,7 @@ impl Step {
         let mut rng = self.rng();
         let leader_matters = match self.fault.shape {
             Some(shape) => shape.needs_leader(),
-            None => matches!(self.fault.target, crate::Target::Leader | crate::Target::Follower),
+            None => matches!(self.fault.target, Target::Leader | Target::Follower | Target::Bridge),
         };
         if leader_matters {
             return format!("{} (chosen when it fires)", self.fault.describe());

@@ -17,6 +17,8 @@ pub enum Target {
     Leader,
     /// One at random that does not lead.
     Follower,
+    /// The node in the middle of a bridge that is in force; one at random if there is none.
+    Bridge,
     /// Between one and the largest minority, at random.
     Minority,
     /// The smallest majority, at random.
@@ -29,11 +31,12 @@ pub enum Target {
 
 impl Target {
     /// The nodes that are meant, in the cluster's order. Never empty for a cluster that has nodes, unless nodes were
-    /// named that it does not have.
+    /// named that it does not have. `special` is the leader for [`Target::Leader`] and [`Target::Follower`], and the node
+    /// in the middle for [`Target::Bridge`].
     pub fn resolve(
         &self,
         nodes: &[NodeName],
-        leader: Option<&NodeName>,
+        special: Option<&NodeName>,
         rng: &mut impl Rng,
     ) -> Vec<NodeName> {
         let n = nodes.len();
@@ -46,9 +49,9 @@ impl Target {
         };
         match self {
             Target::One => draw(1, rng),
-            Target::Leader => leader.map_or_else(|| draw(1, rng), |l| vec![l.clone()]),
+            Target::Leader | Target::Bridge => special.map_or_else(|| draw(1, rng), |l| vec![l.clone()]),
             Target::Follower => {
-                let others: Vec<_> = nodes.iter().filter(|x| Some(*x) != leader).collect();
+                let others: Vec<_> = nodes.iter().filter(|x| Some(*x) != special).collect();
                 if others.is_empty() {
                     vec![]
                 } else {
@@ -73,6 +76,7 @@ impl FromStr for Target {
             "one" => Target::One,
             "leader" => Target::Leader,
             "follower" => Target::Follower,
+            "bridge" => Target::Bridge,
             "minority" => Target::Minority,
             "majority" => Target::Majority,
             "all" => Target::All,
@@ -80,7 +84,7 @@ impl FromStr for Target {
                 let names: Vec<&str> = names.split(',').map(str::trim).collect();
                 if let Some(bad) = names.iter().find(|x| !looks_like_a_node(x)) {
                     return Err(format!(
-                        "`{bad}` is no target; use one, leader, follower, minority, majority, all, or names such as n1,n3"
+                        "`{bad}` is no target; use one, leader, follower, bridge, minority, majority, all, or names such as n1,n3"
                     ));
                 }
                 Target::Named(names.into_iter().map(NodeName::from).collect())
@@ -99,6 +103,7 @@ impl fmt::Display for Target {
             Target::One => "one",
             Target::Leader => "leader",
             Target::Follower => "follower",
+            Target::Bridge => "bridge",
             Target::Minority => "minority",
             Target::Majority => "majority",
             Target::All => "all",

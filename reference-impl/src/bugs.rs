@@ -163,7 +163,7 @@ static CATALOGUE: [BugInfo; 11] = [
         seen_in: "out-of-order execution in early state machine layers; summerset PR 19 (class)",
         reveals: "a leader change: replicas have gaps, and later lead with them",
         workload: "hunt",
-        plan: "leader-churn",
+        plan: "rolling",
         protocol: MULTI,
     },
     BugInfo {
