@@ -4,6 +4,7 @@
 //! isolate-one       {a} | {b c d e}            halves            {a b} | {c d e}
 //! isolate-leader    {leader} | {the rest}      leader-minority   {leader x} | {the rest}
 //! majority-minority {a b} | {c d e}            bridge            {a b} - c - {d e}
+//! leader-bridge     a bridge with the leader in one of the halves
 //! majorities-ring   each hears only its neighbours on a ring, so that every node sees another majority
 //! leader-deaf       nothing reaches the leader; it is still heard
 //! leader-mute       the leader is not heard; everything reaches it
@@ -34,6 +35,8 @@ pub enum Shape {
     MajoritiesRing,
     /// Two halves that only one node in the middle connects.
     Bridge,
+    /// Two halves that only one node in the middle connects, which does not lead.
+    LeaderBridge,
     /// The leader hears nobody, and is heard.
     LeaderDeaf,
     /// The leader hears everybody, and is not heard.
@@ -52,6 +55,7 @@ impl Shape {
         Shape::Halves,
         Shape::MajoritiesRing,
         Shape::Bridge,
+        Shape::LeaderBridge,
         Shape::LeaderDeaf,
         Shape::LeaderMute,
         Shape::OneWay,
@@ -64,7 +68,7 @@ impl Shape {
 
     /// Whether it depends on who leads.
     pub fn needs_leader(self) -> bool {
-        matches!(self, Shape::IsolateLeader | Shape::LeaderMinority | Shape::LeaderDeaf | Shape::LeaderMute)
+        matches!(self, Shape::IsolateLeader | Shape::LeaderMinority | Shape::LeaderBridge | Shape::LeaderDeaf | Shape::LeaderMute)
     }
 }
 
@@ -78,6 +82,7 @@ impl fmt::Display for Shape {
             Shape::Halves => "halves",
             Shape::MajoritiesRing => "majorities-ring",
             Shape::Bridge => "bridge",
+            Shape::LeaderBridge => "leader-bridge",
             Shape::LeaderDeaf => "leader-deaf",
             Shape::LeaderMute => "leader-mute",
             Shape::OneWay => "one-way",
@@ -109,7 +114,7 @@ pub fn grudge(
             split(&order, k)
         }
         Shape::Halves => split(&order, n / 2),
-        Shape::Bridge => {
+        Shape::Bridge | Shape::LeaderBridge => {
             let (left, rest) = order.split_at(n / 2);
             between(left, rest.get(1..).unwrap_or_default())
         }

@@ -49,6 +49,6 @@ pub const PLANS: &[(&str, &str)] = &[
     ("split-leader", include_str!("../split-leader.yaml")),
     ("split-long", include_str!("../split-long.yaml")),
     ("duel", include_str!("../duel.yaml")),
-    ("rolling", include_str!("../rolling.yaml")),
+    ("flaky", include_str!("../flaky.yaml")),
     ("promise-churn", include_str!("../promise-churn.yaml")),
 ];

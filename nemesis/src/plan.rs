@@ -10,6 +10,7 @@
 //!     faults: [{fault: kill, target: leader}, {fault: partition, shape: halves}]
 //! steps:                       # and explicit steps, for a script
 //!   - {at: 5s, for: 1s, do: {fault: pause, target: n1}}
+//! repeat-every: 10s            # the script again and again
 //! ```
 //!
 //! A lane deals its faults from a shuffled bag, so that a run that is long enough sees every one of them.
@@ -37,6 +38,8 @@ pub struct Plan {
     pub lanes: Vec<Lane>,
     /// Faults at fixed times.
     pub steps: Vec<Explicit>,
+    /// The steps are repeated with this period until the time is up; 0 means once.
+    pub repeat_every: Span,
 }
 
 /// A chain of random faults, one at a time.

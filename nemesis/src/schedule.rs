@@ -60,11 +60,18 @@ pub fn schedule(plan: &Plan, limit: Span, rng: &mut impl Rng) -> Schedule {
             now = until;
         }
     }
-    for step in &plan.steps {
-        let until = step.at.0 + step.lasts.0;
-        if until < limit.0 {
-            push(step.at, Span(until), &step.fault, rng.random());
+    let mut offset = std::time::Duration::ZERO;
+    while !plan.steps.is_empty() && offset < limit.0 {
+        // A script is done whole or not at all: half of one would be another fault than was written.
+        if plan.steps.iter().all(|step| offset + step.at.0 + step.lasts.0 < limit.0) || plan.repeat_every.ns() == 0 {
+            for step in &plan.steps {
+                let (at, until) = (offset + step.at.0, offset + step.at.0 + step.lasts.0);
+                if until < limit.0 {
+                    push(Span(at), Span(until), &step.fault, rng.random());
+                }
+            }
         }
+        offset += if plan.repeat_every.ns() == 0 { limit.0 } else { plan.repeat_every.0 };
     }
     steps.sort_by_key(|s| (s.at, s.until));
     for (id, step) in steps.iter_mut().enumerate() {
@@ -155,6 +162,15 @@ mod tests {
             let kinds: std::collections::BTreeSet<_> = all.steps.iter().map(|s| s.fault.fault).collect();
             prop_assert_eq!(kinds, plan().kinds());
         }
+    }
+
+    #[test]
+    fn a_script_is_repeated_whole() {
+        let text = "{repeat-every: 4s, steps: [{at: 1s, for: 1s, do: {fault: kill}}, {at: 2s, for: 1s, do: {fault: pause}}]}";
+        let plan: Plan = serde_yaml::from_str(text).unwrap();
+        let all = schedule(&plan, Span::ms(10_500), &mut ChaCha8Rng::seed_from_u64(1));
+        let at: Vec<u128> = all.steps.iter().map(|s| s.at.0.as_millis()).collect();
+        assert_eq!(at, [1000, 2000, 5000, 6000], "the third time would not end before the limit");
     }
 
     #[test]

@@ -62,9 +62,9 @@ static CATALOGUE: [BugInfo; 11] = [
                  votes do not bring it back",
         seen_in: "omnipaxos_storage (promise kept in memory only), etcd-io/etcd#14143 (class)",
         reveals: "acceptors killed with SIGKILL and restarted between a promise and the accept it excludes",
-        workload: "hunt-basic",
+        workload: "hunt-three",
         plan: "promise-churn",
-        protocol: BASIC,
+        protocol: MULTI,
     },
     BugInfo {
         bug: Bug::AcceptNotSynced,
@@ -162,8 +162,8 @@ static CATALOGUE: [BugInfo; 11] = [
         breaks: "entries are applied in the order of their slots, without gaps",
         seen_in: "out-of-order execution in early state machine layers; summerset PR 19 (class)",
         reveals: "a leader change: replicas have gaps, and later lead with them",
-        workload: "hunt",
-        plan: "rolling",
+        workload: "hunt-wide",
+        plan: "flaky",
         protocol: MULTI,
     },
     BugInfo {
