@@ -296,7 +296,7 @@ fn indent(text: &str) -> String {
 
 /// Reads everything through every node, with a few connections to each.
 async fn final_reads(shared: &Arc<Shared>, limit: u64) -> usize {
-    const CONNECTIONS: usize = 3;
+    const CONNECTIONS: usize = 8;
     let ops = shared.arrivals.final_ops();
     let until = shared.clock.now() + limit;
     let mut readers = JoinSet::new();

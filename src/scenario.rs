@@ -274,7 +274,7 @@ impl Scenario {
             let names: Vec<&str> = TESTS.iter().map(|t| t.0).collect();
             let hint = diagnostic::did_you_mean(name_or_file, &names);
             return Err(Diagnostic::plain(format!(
-                "there is no test `{name_or_file}`{hint}; there is {}, or give the path of a test file",
+                "there is no test `{name_or_file}`{hint} (there is {}, or give the path of a test file)",
                 names.join(", ")
             )));
         }
@@ -309,13 +309,13 @@ impl Scenario {
         if !matches!(self.cluster.adapter.as_str(), "paxos-kv-grpc" | "paxos-kv-http") {
             let names = ["paxos-kv-grpc", "paxos-kv-http"];
             let hint = diagnostic::did_you_mean(&self.cluster.adapter, &names);
-            return Some(format!("there is no adapter `{}`{hint}; there is {}", self.cluster.adapter, names.join(", ")));
+            return Some(format!("there is no adapter `{}`{hint} (there is {})", self.cluster.adapter, names.join(", ")));
         }
         if let Some(bug) = &self.cluster.bug {
             let names: Vec<&str> = crate::cli::bugs::known().iter().map(|b| b.name).collect();
             if !names.contains(&bug.as_str()) {
                 let hint = diagnostic::did_you_mean(bug, &names);
-                return Some(format!("there is no bug `{bug}`{hint}; there is {}", names.join(", ")));
+                return Some(format!("there is no bug `{bug}`{hint} (there is {})", names.join(", ")));
             }
         }
         if self.cluster.nodes == 0 || self.cluster.nodes > 15 {
@@ -370,7 +370,7 @@ fn named_plan(name: &str) -> Result<Plan, String> {
         None => {
             let hint = diagnostic::did_you_mean(name, &names);
             return Err(format!(
-                "there is no fault plan `{name}`{hint}; there is {}, or give the path of a file",
+                "there is no fault plan `{name}`{hint} (there is {}, or give the path of a file)",
                 names.join(", ")
             ));
         }

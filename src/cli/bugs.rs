@@ -52,7 +52,7 @@ pub fn find(name: &str) -> Result<Known, String> {
     let all = known();
     let names: Vec<&str> = all.iter().map(|b| b.name).collect();
     let hint = did_you_mean(name, &names);
-    let missing = || format!("there is no bug `{name}`{hint}; there is {}", names.join(", "));
+    let missing = || format!("there is no bug `{name}`{hint} (there is {})", names.join(", "));
     all.iter().find(|b| b.name == name).cloned().ok_or_else(missing)
 }
 

@@ -52,11 +52,11 @@ fn choose(args: &Args) -> anyhow::Result<ModelName> {
     let names: Vec<&str> = checkers::checkers().iter().map(|c| c.0).collect();
     if !names.contains(&args.checker.as_str()) {
         let hint = did_you_mean(&args.checker, &names);
-        bail!("there is no checker `{}`{hint}; there is {}", args.checker, names.join(", "));
+        bail!("there is no checker `{}`{hint} (there is {})", args.checker, names.join(", "));
     }
     let models: Vec<&str> = checkers::models().iter().map(|m| m.0).collect();
     args.model.parse().map_err(|_| {
         let hint = did_you_mean(&args.model, &models);
-        anyhow!("there is no model `{}`{hint}; there is {}", args.model, models.join(", "))
+        anyhow!("there is no model `{}`{hint} (there is {})", args.model, models.join(", "))
     })
 }

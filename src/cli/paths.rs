@@ -61,7 +61,21 @@ struct Measured {
     delay_ns: u64,
     seconds: f64,
     errors: usize,
+    /// Commits of each client.
+    each: Vec<usize>,
 }
+
+/// How much one client does.
+#[derive(Clone, Copy)]
+enum Share {
+    /// So many commands, after a few that open connections on their way and are not counted.
+    Count(usize),
+    /// Commands until this moment; the one under way is waited for.
+    Until(Instant),
+}
+
+/// How long clients contend for each row of the table.
+const CONTENTION_SECONDS: u64 = 5;
 
 /// What is measured.
 #[derive(Clone, Copy)]
@@ -104,14 +118,14 @@ async fn all(args: &Args) -> Result<u8> {
 
     println!("\nContention: clients at different nodes, each with one command outstanding, fsync none:\n");
     let mut rows = Vec::new();
-    for clients in [1, 2, args.nodes as usize] {
+    for clients in [1, 2, args.nodes.max(3) as usize] {
         for protocol in both {
             let m = measure(args, &store, setting(protocol, Fsync::None, clients)).await?;
             rows.push(contention_row(protocol, clients, &m, rtt));
         }
     }
-    let header = ["protocol", "clients", "commit p50 ms", "round trips", "p99 ms", "rounds/commit", "client p50 ms", "commits/s", "unanswered"];
-    print!("{}", table(&header, &rows, 8));
+    let header = ["protocol", "clients", "commit p50 ms", "round trips", "p99 ms", "rounds/commit", "client p50 ms", "commits/s", "per client", "unanswered"];
+    print!("{}", table(&header, &rows, 9));
 
     println!("\nFsync: one client, one command outstanding:\n");
     let mut rows = Vec::new();
@@ -186,16 +200,18 @@ async fn drive(
     let mut clients = JoinSet::new();
     if setting.clients == 1 {
         let tour = (0..members.len()).map(|n| session(n, n)).collect();
-        clients.spawn(client(adapter.clone(), tour, args.samples.div_ceil(members.len())));
+        clients.spawn(client(adapter.clone(), tour, Share::Count(args.samples.div_ceil(members.len()))));
     } else {
+        // Everyone works until the same moment: a client that is done would leave the others alone.
+        let until = begun + Duration::from_secs(CONTENTION_SECONDS);
         for c in 0..setting.clients {
-            let alone = vec![session(c, c % members.len())];
-            clients.spawn(client(adapter.clone(), alone, args.samples.div_ceil(setting.clients)));
+            clients.spawn(client(adapter.clone(), vec![session(c, c % members.len())], Share::Until(until)));
         }
     }
-    let (mut samples, mut errors) = (Vec::new(), 0);
+    let (mut samples, mut errors, mut each) = (Vec::new(), 0, Vec::new());
     for done in clients.join_all().await {
         let (some, failed) = done?;
+        each.push(some.len());
         samples.extend(some);
         errors += failed;
     }
@@ -209,24 +225,29 @@ async fn drive(
         chunks += stats.delayed_chunks;
         ns += stats.delayed_ns;
     }
-    Ok(Measured { samples, delay_ns: ns.checked_div(chunks).unwrap_or(0), seconds, errors })
+    Ok(Measured { samples, delay_ns: ns.checked_div(chunks).unwrap_or(0), seconds, errors, each })
 }
 
-/// Writes `count` values through each of the sessions in turn, one at a time.
-async fn client(adapter: Arc<dyn Adapter>, sessions: Vec<Session>, count: usize) -> Result<(Vec<Sample>, usize)> {
-    /// The first commands open connections on the way; they are not counted.
+/// Writes values through each of the sessions in turn, one at a time.
+async fn client(adapter: Arc<dyn Adapter>, sessions: Vec<Session>, share: Share) -> Result<(Vec<Sample>, usize)> {
     const WARM_UP: usize = 3;
     let (mut samples, mut errors) = (Vec::new(), 0);
     for session in sessions {
         let mut client = adapter.connect(&session).await.map_err(anyhow::Error::msg)?;
         let key = Key::Int(session.process as i64);
-        for i in 0..WARM_UP + count {
+        for i in 0.. {
+            let counts = match share {
+                Share::Count(n) if i >= WARM_UP + n => break,
+                Share::Count(_) => i >= WARM_UP,
+                Share::Until(end) if Instant::now() >= end => break,
+                Share::Until(_) => true,
+            };
             let op = Op::Write { key: key.clone(), value: Value::Int(i as i64) };
             let start = Instant::now();
             let outcome = client.invoke(&op).await;
             let client_ns = start.elapsed().as_nanos() as u64;
             match outcome {
-                Outcome::Ok(Ret::Done, served) if i >= WARM_UP => samples.push(Sample {
+                Outcome::Ok(Ret::Done, served) if counts => samples.push(Sample {
                     client_ns,
                     commit_ns: served.commit_ns.context("the cluster did not say how long the commit took")?,
                     forwarded: served.forwarded.unwrap_or(false),
@@ -335,6 +356,7 @@ fn contention_row(protocol: Protocol, clients: usize, m: &Measured, rtt: f64) ->
         format!("{:.2}", rounds as f64 / m.samples.len() as f64),
         ms(at(&client, 0.5)),
         format!("{:.0}", m.samples.len() as f64 / m.seconds),
+        format!("{}..{}", m.each.iter().min().unwrap_or(&0), m.each.iter().max().unwrap_or(&0)),
         m.errors.to_string(),
     ]
 }
@@ -350,7 +372,7 @@ mod tests {
             forwarded,
             rounds: 1,
         };
-        Measured { samples: commit_ms.iter().map(sample).collect(), delay_ns: 10_100_000, seconds: 1.0, errors: 0 }
+        Measured { samples: commit_ms.iter().map(sample).collect(), delay_ns: 10_100_000, seconds: 1.0, errors: 0, each: vec![commit_ms.len()] }
     }
 
     #[test]

@@ -44,6 +44,7 @@ impl Diagnostic {
             Some((head, expected)) => (head.to_owned(), format!("expected {expected}")),
             None => (message.clone(), String::new()),
         };
+        let expected = in_words(expected);
         let wrong = backticked(&head).or_else(|| quoted(&head));
         let near = match (wrong, &expected) {
             (Some(wrong), expected) if !expected.is_empty() => did_you_mean(wrong, &all_backticked(expected)),
@@ -56,7 +57,10 @@ impl Diagnostic {
 
     /// A mistake that was found after reading; the word in backticks is looked up in the text.
     pub fn at_mention(file: &str, text: &str, message: String) -> Self {
-        let place = backticked(&message).and_then(|w| find(text, w, 1));
+        let phrase = backticked(&message).unwrap_or_default();
+        // `kill n9` may stand as two words in two places: the last one is the one that is wrong.
+        let words = std::iter::once(phrase).chain(phrase.split(' ').rev());
+        let place = words.filter(|w| !w.is_empty()).find_map(|w| find(text, w, 1));
         let (line, column) = place.unwrap_or((1, 1));
         Diagnostic { place: Some(Place::new(file, text, line, column)), message, hint: String::new() }
     }
@@ -76,6 +80,16 @@ impl fmt::Display for Diagnostic {
         writeln!(f, "{file}:{line}:{column}: {}", self.message)?;
         writeln!(f, "{line:4} | {text}")?;
         write!(f, "     | {}^ {}", " ".repeat(column.saturating_sub(1)), self.hint)
+    }
+}
+
+/// Rust's names of types mean nothing to the author of a test file.
+fn in_words(expected: String) -> String {
+    match expected.strip_prefix("expected ") {
+        Some("u8" | "u16" | "u32" | "u64" | "usize") => "expected a whole number".to_owned(),
+        Some("f32" | "f64") => "expected a number".to_owned(),
+        Some("a boolean" | "bool") => "expected true or false".to_owned(),
+        _ => expected,
     }
 }
 

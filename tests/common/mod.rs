@@ -9,21 +9,21 @@ use std::{
 };
 
 /// The binary under test, run in a folder of the test's own.
-pub fn tribunal(folder: &Path) -> Command {
+pub(crate) fn tribunal(folder: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_tribunal"));
     command.current_dir(folder);
     command
 }
 
 /// Runs to the end. Returns exit code, stdout, stderr.
-pub fn run(command: &mut Command) -> (i32, String, String) {
+pub(crate) fn run(command: &mut Command) -> (i32, String, String) {
     let Output { status, stdout, stderr } = command.output().expect("the binary starts");
     let text = |b: Vec<u8>| String::from_utf8_lossy(&b).into_owned();
     (status.code().unwrap_or(-1), text(stdout), text(stderr))
 }
 
 /// The results of the newest run in a folder.
-pub fn results(folder: &Path) -> serde_json::Value {
+pub(crate) fn results(folder: &Path) -> serde_json::Value {
     let path = folder.join("store/latest/results.json");
     let text = std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
     assert!(text.trim_start_matches(['{', '\n', ' ']).starts_with("\"valid\""), "`valid` comes first");
@@ -31,7 +31,7 @@ pub fn results(folder: &Path) -> serde_json::Value {
 }
 
 /// Processes whose command line mentions the folder: the nodes of a run have their data there.
-pub fn processes_in(folder: &Path) -> Vec<String> {
+pub(crate) fn processes_in(folder: &Path) -> Vec<String> {
     let canonical = folder.canonicalize().expect("the folder exists");
     let needle = canonical.to_string_lossy().into_owned();
     let out = Command::new("ps").args(["-eo", "pid=,stat=,args="]).output().expect("ps runs");
@@ -41,7 +41,7 @@ pub fn processes_in(folder: &Path) -> Vec<String> {
 }
 
 /// Waits until a condition holds, or fails.
-pub fn eventually(what: &str, limit: Duration, mut holds: impl FnMut() -> bool) {
+pub(crate) fn eventually(what: &str, limit: Duration, mut holds: impl FnMut() -> bool) {
     let deadline = Instant::now() + limit;
     while !holds() {
         assert!(Instant::now() < deadline, "not within {limit:?}: {what}");
@@ -50,7 +50,7 @@ pub fn eventually(what: &str, limit: Duration, mut holds: impl FnMut() -> bool) 
 }
 
 /// The folder of the only run of a test in a store.
-pub fn run_folder(folder: &Path, test: &str) -> Option<PathBuf> {
+pub(crate) fn run_folder(folder: &Path, test: &str) -> Option<PathBuf> {
     let mut entries = std::fs::read_dir(folder.join("store").join(test)).ok()?;
     Some(entries.next()?.ok()?.path())
 }

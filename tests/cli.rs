@@ -1,0 +1,116 @@
+//! Mistakes of a user, one clear error each: what is wrong, with what, and the way out. Nothing is left running.
+
+mod common;
+
+use common::{processes_in, run, tribunal};
+use std::{net::TcpListener, path::Path};
+
+/// Runs in a folder of its own, in which `test.yaml` has this text. Returns exit code and stderr.
+fn with_test(yaml: &str, args: &[&str]) -> (i32, String) {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("test.yaml"), yaml).unwrap();
+    let (code, stdout, stderr) = run(tribunal(folder.path()).args(args));
+    assert_eq!(stdout, "", "nothing was judged");
+    assert_eq!(processes_in(folder.path()), Vec::<String>::new());
+    if code == 254 {
+        assert!(!folder.path().join("store").exists(), "something was started");
+    }
+    (code, stderr)
+}
+
+#[test]
+fn a_mistake_in_a_test_file_is_shown_where_it_stands() {
+    let cases = [
+        ("unknown-field", "name: mine\nload:\n  clients: 5\n  op-timout: 1s\n"),
+        ("wrong-type", "name: mine\nload:\n  clients: five\n"),
+        ("no-unit", "load:\n  time-limit: 30\n"),
+        ("unknown-workload", "workload:\n  name: regster\n"),
+        ("unknown-plan", "nemesis: chaoz\n"),
+        ("unknown-shape", "nemesis:\n  steps:\n    - {at: 1s, for: 1s, do: {fault: partition, shape: halfs}}\n"),
+        ("no-such-node", "nemesis:\n  steps:\n    - {at: 1s, for: 1s, do: {fault: kill, target: n9}}\n"),
+        ("unknown-bug", "cluster:\n  bug: ignore-acepted\n"),
+        ("not-yaml", "name: [unclosed\n"),
+        ("no-clients", "load: {clients: 0}\n"),
+    ];
+    for (name, yaml) in cases {
+        let (code, stderr) = with_test(yaml, &["run", "./test.yaml"]);
+        assert_eq!(code, 254, "{name}: {stderr}");
+        insta::assert_snapshot!(name, stderr);
+    }
+}
+
+#[test]
+fn wrong_arguments_are_told_what_there_is() {
+    let cases: [(&str, &[&str]); 7] = [
+        ("arg-unknown-test", &["run", "regster"]),
+        ("arg-no-such-file", &["run", "./missing.yaml"]),
+        ("arg-unknown-nemesis", &["run", "--nemesis", "choas"]),
+        ("arg-unknown-bug", &["run", "--bug", "ignore-acepted"]),
+        ("arg-bad-duration", &["run", "--time-limit", "30"]),
+        ("arg-unknown-model", &["check", "test.yaml", "--model", "regsiter"]),
+        ("arg-not-a-history", &["check", "test.yaml"]),
+    ];
+    for (name, args) in cases {
+        let (code, stderr) = with_test("name: x\n", args);
+        assert_eq!(code, 254, "{name}: {stderr}");
+        insta::assert_snapshot!(name, stderr);
+    }
+    let (code, stderr) = with_test("", &["run", "--tmie-limit", "3s"]);
+    assert_eq!(code, 254);
+    assert!(stderr.contains("--time-limit"), "{stderr}");
+}
+
+#[test]
+fn a_taken_port_is_named() {
+    let taken = (20_000..30_000).find_map(|p| TcpListener::bind(("127.0.0.1", p)).ok()).unwrap();
+    let port = taken.local_addr().unwrap().port();
+    let (code, stderr) = with_test(&format!("cluster: {{base-port: {port}}}\n"), &["run", "./test.yaml"]);
+    assert_eq!(code, 255, "{stderr}");
+    assert!(stderr.contains(&format!("port {port} on 127.0.0.1 is taken")) && stderr.contains("base-port"), "{stderr}");
+}
+
+#[test]
+fn a_store_that_cannot_be_written_is_named() {
+    let (code, stderr) = with_test("", &["run", "--store", "test.yaml"]);
+    assert_eq!(code, 255, "{stderr}");
+    assert!(stderr.contains("test.yaml/register") && stderr.contains("--store"), "{stderr}");
+}
+
+#[test]
+fn a_node_that_does_not_start_is_named_with_its_log() {
+    // The lease must be longer than the heartbeat, says the node; the tester lets the election be anything.
+    let yaml = "cluster: {election: 0ms..0ms}\nbounds: {set-up: 5s}\nload: {time-limit: 2s}\nnemesis: none\n";
+    let (code, stderr) = with_test(yaml, &["run", "./test.yaml"]);
+    assert_eq!(code, 255, "{stderr}");
+    assert!(stderr.contains("n1 ended by itself") && stderr.contains("the end of its log"), "{stderr}");
+}
+
+#[test]
+fn a_stored_history_is_judged() {
+    let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("checkers/tests/histories");
+    let mut judged = 0;
+    for entry in std::fs::read_dir(corpus).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        if !name.ends_with(".jsonl") || !name.contains("cas-register") {
+            continue;
+        }
+        let expected = if name.contains("invalid") { 1 } else if name.contains("unknown") { 2 } else { 0 };
+        let folder = tempfile::tempdir().unwrap();
+        let (code, stdout, stderr) = run(tribunal(folder.path()).arg("check").arg(&path));
+        assert_eq!(code, expected, "{name}\n{stdout}\n{stderr}");
+        judged += 1;
+    }
+    assert!(judged > 0, "the corpus was not found");
+}
+
+#[test]
+fn a_dry_run_starts_nothing_and_prints_the_same_plan_each_time() {
+    let folder = tempfile::tempdir().unwrap();
+    let plan = || run(tribunal(folder.path()).args(["run", "--seed", "5", "--dry-run"]));
+    let (code, first, stderr) = plan();
+    assert_eq!((code, stderr.as_str()), (0, ""));
+    assert_eq!(first, plan().1);
+    assert!(first.contains("partition") && first.contains("seed 5"), "{first}");
+    assert!(!folder.path().join("store").exists());
+}

@@ -1,0 +1,26 @@
+//! `tribunal paths`: the figures are there and in the order that theory demands. How good they are is for measurements.
+
+mod common;
+
+use common::{processes_in, run, tribunal};
+
+#[test]
+fn one_round_trip_is_less_than_two() {
+    let folder = tempfile::tempdir().unwrap();
+    let (code, stdout, stderr) =
+        run(tribunal(folder.path()).args(["paths", "--delay", "20ms", "--nodes", "3", "--samples", "30"]));
+    assert_eq!(code, 0, "{stdout}\n{stderr}");
+    let p50 = |protocol: &str, view: &str| -> f64 {
+        let line = stdout.lines().find(|l| l.contains(protocol) && l.contains(view));
+        let line = line.unwrap_or_else(|| panic!("no `{protocol} {view}` in\n{stdout}"));
+        line.split_whitespace().rev().nth(4).unwrap().parse().unwrap()
+    };
+    let (multi, basic) = (p50("multi-paxos", "at the proposer"), p50("basic-paxos", "at the proposer"));
+    // Not a bound on speed: a message cannot travel faster than its link.
+    assert!(multi >= 40.0 && basic >= 80.0, "faster than the links allow: {multi} and {basic} ms");
+    assert!(p50("multi-paxos", "forwarded") >= 80.0, "a forwarded command pays for its detour");
+    for table in ["Contention:", "Fsync:", "measured round trip is", "per client"] {
+        assert!(stdout.contains(table), "`{table}` is missing in\n{stdout}");
+    }
+    assert_eq!(processes_in(folder.path()), Vec::<String>::new());
+}
