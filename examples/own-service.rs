@@ -5,7 +5,8 @@
 
 use std::{collections::HashMap, process::ExitCode, sync::Arc, sync::Mutex, time::Duration};
 use tribunal::{
-    Adapter, Client, Op, Options, Outcome, Ret, Scenario, Session, Value, async_trait, exit, put_on_trial, report,
+    Adapter, Client, Op, Options, Outcome, Ret, Scenario, Session, Value, async_trait, exit, put_on_trial,
+    report,
 };
 
 /// The service. A real one would listen on a port; see `src/adapter/paxos_kv_grpc.rs` for one that does.
@@ -64,7 +65,8 @@ impl Client for Connection {
     }
 }
 
-const TEST: &str = "{name: own-service, nemesis: none, cluster: {nodes: 1}, load: {rate: 2000, time-limit: 2s}}";
+const TEST: &str =
+    "{name: own-service, nemesis: none, cluster: {nodes: 1}, load: {rate: 2000, time-limit: 2s}}";
 
 #[tokio::main]
 async fn main() -> ExitCode {

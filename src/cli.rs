@@ -109,7 +109,8 @@ fn interrupts() -> watch::Receiver<bool> {
     let (pressed, interrupt) = watch::channel(false);
     tokio::spawn(async move {
         use tokio::signal::unix::{SignalKind, signal};
-        let (Ok(mut int), Ok(mut term)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate())) else {
+        let (Ok(mut int), Ok(mut term)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
+        else {
             return;
         };
         for press in 1.. {
@@ -120,7 +121,9 @@ fn interrupts() -> watch::Receiver<bool> {
             if press > 1 {
                 std::process::exit(i32::from(exit::FAILED));
             }
-            eprintln!("\ninterrupted: healing, tearing down and judging what there is (again to quit at once)");
+            eprintln!(
+                "\ninterrupted: healing, tearing down and judging what there is (again to quit at once)"
+            );
             let _ = pressed.send(true);
         }
     });

@@ -33,7 +33,8 @@ pub struct Evidence<'a> {
 pub fn guards(evidence: &Evidence<'_>) -> Verdict {
     let mut reasons = Vec::new();
     if evidence.record.stopped_early {
-        reasons.push("the run was ended early, at the first violation".to_owned());
+        // What was not reached cannot be demanded.
+        return Verdict::unknown("guards", "the run was ended early, at the first violation");
     }
     reasons.extend(evidence.record.troubles.iter().cloned());
     if evidence.record.journal_failed {
@@ -67,14 +68,14 @@ fn nothing_succeeded(e: &Evidence<'_>) -> Vec<String> {
     }
     let in_force: Vec<(u64, u64)> =
         e.record.faults.iter().filter(|f| f.end_ns > f.start_ns).map(|f| (f.start_ns, f.end_ns)).collect();
-    let with_majority = union(e.record.faults.iter().filter(|f| f.majority).map(|f| (f.start_ns, f.end_ns)).collect());
+    let with_majority =
+        union(e.record.faults.iter().filter(|f| f.majority).map(|f| (f.start_ns, f.end_ns)).collect());
     let first = in_force.iter().map(|f| f.0).min();
     let last = in_force.iter().map(|f| f.1).max();
     for kind in e.kinds {
         let done: Vec<&Operation> = e.operations.iter().filter(|o| o.op.f() == *kind && ok(o)).collect();
-        let any = |test: &dyn Fn(u64, u64) -> bool| {
-            done.iter().any(|o| o.ret.is_some_and(|ret| test(o.call, ret)))
-        };
+        let any =
+            |test: &dyn Fn(u64, u64) -> bool| done.iter().any(|o| o.ret.is_some_and(|ret| test(o.call, ret)));
         if done.is_empty() {
             out.push(format!("no {kind} succeeded"));
             continue;
@@ -86,9 +87,12 @@ fn nothing_succeeded(e: &Evidence<'_>) -> Vec<String> {
             out.push(format!("no {kind} succeeded after the last fault was healed, at {}", seconds(last)));
         }
         let total: u64 = with_majority.iter().map(|(a, b)| b - a).sum();
-        if total >= LONG_ENOUGH && !any(&|_, ret| with_majority.iter().any(|(a, b)| (*a..=*b).contains(&ret))) {
+        if total >= LONG_ENOUGH && !any(&|_, ret| with_majority.iter().any(|(a, b)| (*a..=*b).contains(&ret)))
+        {
             let total = seconds(total);
-            out.push(format!("no {kind} succeeded during the {total} of faults that left a majority connected"));
+            out.push(format!(
+                "no {kind} succeeded during the {total} of faults that left a majority connected"
+            ));
         }
     }
     out
@@ -129,7 +133,11 @@ fn nothing_seen(e: &Evidence<'_>) -> Option<String> {
         return None;
     }
     let mut written: BTreeMap<_, u64> = BTreeMap::new();
-    for o in e.operations.iter().filter(|o| !matches!(o.op, Op::Read { .. }) && !matches!(o.outcome, OpOutcome::Fail)) {
+    for o in e
+        .operations
+        .iter()
+        .filter(|o| !matches!(o.op, Op::Read { .. }) && !matches!(o.outcome, OpOutcome::Fail))
+    {
         if let Some(key) = o.op.key() {
             let first = written.entry(key.clone()).or_insert(o.call);
             *first = (*first).min(o.call);
@@ -137,7 +145,9 @@ fn nothing_seen(e: &Evidence<'_>) -> Option<String> {
     }
     let could_see = |o: &Operation| {
         let Op::Read { key, mode } = &o.op else { return false };
-        mode.claims_linearizability() && ok(o) && written.get(key).is_some_and(|w| o.ret.is_some_and(|r| r >= *w))
+        mode.claims_linearizability()
+            && ok(o)
+            && written.get(key).is_some_and(|w| o.ret.is_some_and(|r| r >= *w))
     };
     let none = !e.operations.iter().any(could_see);
     none.then(|| "no read that is judged could have seen a write".to_owned())
@@ -154,7 +164,9 @@ fn faults_that_never_bit(e: &Evidence<'_>) -> Vec<String> {
         out.push(match (scheduled, of_kind.first()) {
             (0, _) => format!("the plan names the fault `{kind}`, but the run was too short for one"),
             (_, None) => format!("no `{kind}` was injected before the run ended"),
-            (_, Some(f)) => format!("no `{kind}` had an effect that could be seen (the first: {})", f.effect.what),
+            (_, Some(f)) => {
+                format!("no `{kind}` had an effect that could be seen (the first: {})", f.effect.what)
+            }
         });
     }
     let delay = e.record.links.filter(|l| l.measured_ns < l.asked_ns);
@@ -187,7 +199,18 @@ mod tests {
             };
             let process = Process::Client(process);
             let event = |time, kind, ret| {
-                (time, Event { index: 0, time: time * UNIT, process, kind, op: op.clone(), ret, meta: Meta::default() })
+                (
+                    time,
+                    Event {
+                        index: 0,
+                        time: time * UNIT,
+                        process,
+                        kind,
+                        op: op.clone(),
+                        ret,
+                        meta: Meta::default(),
+                    },
+                )
             };
             events.push(event(call, Kind::Invoke, None));
             events.push(event(ret, Kind::Ok, Some(value)));
@@ -246,7 +269,11 @@ mod tests {
     #[test]
     fn a_busy_run_with_a_fault_that_bit_passes() {
         assert_eq!(judge(&busy(), &with(fault(FaultKind::Kill, 30, 60, true)), &["kill"]), "");
-        assert_eq!(judge(&busy(), &Record::default(), &[]), "", "a plan without faults is exempt from what concerns them");
+        assert_eq!(
+            judge(&busy(), &Record::default(), &[]),
+            "",
+            "a plan without faults is exempt from what concerns them"
+        );
     }
 
     #[test]
@@ -267,12 +294,17 @@ mod tests {
         assert!(judge(&gap(60, 100), &record, &["kill"]).contains("no read succeeded after the last fault"));
         let mut no_majority = record;
         no_majority.faults[0].majority = false;
-        assert_eq!(judge(&gap(30, 60), &no_majority, &["kill"]), "", "without a majority nothing need succeed");
+        assert_eq!(
+            judge(&gap(30, 60), &no_majority, &["kill"]),
+            "",
+            "without a majority nothing need succeed"
+        );
     }
 
     #[test]
     fn clients_that_never_meet_test_nothing() {
-        let turns: Vec<_> = (0..10).map(|i| (i % 2, if i % 3 == 0 { 'w' } else { 'r' }, i * 10, i * 10 + 5)).collect();
+        let turns: Vec<_> =
+            (0..10).map(|i| (i % 2, if i % 3 == 0 { 'w' } else { 'r' }, i * 10, i * 10 + 5)).collect();
         assert!(judge(&turns, &Record::default(), &[]).contains("overlapped"));
     }
 

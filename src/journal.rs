@@ -69,7 +69,9 @@ impl Journal {
         let place = path.display().to_string();
         let file = File::create(path).with_context(|| format!("cannot write {place}"))?;
         let mut out = BufWriter::with_capacity(1 << 18, file);
-        jsonl::write_header(&mut out, header).and_then(|()| out.flush()).with_context(|| format!("cannot write {place}"))?;
+        jsonl::write_header(&mut out, header)
+            .and_then(|()| out.flush())
+            .with_context(|| format!("cannot write {place}"))?;
         let shared = Shared {
             clock,
             pending: Mutex::default(),

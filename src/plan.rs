@@ -44,7 +44,9 @@ pub struct ClientPlan {
 pub fn stream(seed: u64, role: &str) -> ChaCha8Rng {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     // FNV-1a: any fixed hash of the name will do.
-    rng.set_stream(role.bytes().fold(0xcbf2_9ce4_8422_2325, |h, b| (h ^ u64::from(b)).wrapping_mul(0x100_0000_01b3)));
+    rng.set_stream(
+        role.bytes().fold(0xcbf2_9ce4_8422_2325, |h, b| (h ^ u64::from(b)).wrapping_mul(0x100_0000_01b3)),
+    );
     rng
 }
 
@@ -80,8 +82,11 @@ impl TestPlan {
             s.cluster.fsync,
             s.cluster.bug.as_ref().map(|b| format!(", planted bug {b}")).unwrap_or_default()
         ));
-        let rate =
-            if s.load.rate > 0.0 { format!("{} ops/s, open loop", s.load.rate) } else { "closed loop".to_owned() };
+        let rate = if s.load.rate > 0.0 {
+            format!("{} ops/s, open loop", s.load.rate)
+        } else {
+            "closed loop".to_owned()
+        };
         line(format!("load      {} clients, {rate}, for {}", s.load.clients, s.load.time_limit));
         for (i, c) in self.clients.iter().enumerate().take(10) {
             let how = if c.fails_over { "fails over" } else { "sticks" };
@@ -116,7 +121,10 @@ mod tests {
         assert_ne!(plan.describe(), TestPlan::new(&scenario, 43).unwrap().describe());
         assert_eq!(plan.clients.iter().filter(|c| c.fails_over).count() * 2, plan.clients.len());
         for node in 0..plan.nodes.len() {
-            assert!(plan.clients.iter().any(|c| c.home == node && !c.fails_over), "nobody sticks to node {node}");
+            assert!(
+                plan.clients.iter().any(|c| c.home == node && !c.fails_over),
+                "nobody sticks to node {node}"
+            );
         }
         insta::assert_snapshot!(plan.describe());
     }

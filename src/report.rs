@@ -24,7 +24,10 @@ pub fn draw(results: &Results, plan: &TestPlan, store: &Store) -> Vec<String> {
         ("junit.xml", junit::render(results).and_then(|xml| store.write("junit.xml", xml))),
         ("latency histograms", histograms(results, store)),
     ];
-    faces.into_iter().filter_map(|(name, drawn)| drawn.err().map(|e| format!("{name} was not drawn: {e:#}"))).collect()
+    faces
+        .into_iter()
+        .filter_map(|(name, drawn)| drawn.err().map(|e| format!("{name} was not drawn: {e:#}")))
+        .collect()
 }
 
 /// One file for each path and each operation, in the format that HdrHistogram's plotter reads, in milliseconds.
@@ -33,7 +36,8 @@ fn histograms(results: &Results, store: &Store) -> Result<()> {
     for series in p.by_f.iter().chain(&p.by_path) {
         let name = series.path.as_ref().or(series.f.as_ref());
         let Some(name) = name.filter(|_| series.ok > 0) else { continue };
-        let plain: String = name.chars().map(|c| if c.is_alphanumeric() || c == '-' { c } else { '_' }).collect();
+        let plain: String =
+            name.chars().map(|c| if c.is_alphanumeric() || c == '-' { c } else { '_' }).collect();
         let mut text = Vec::new();
         series.response.write_hgrm(&mut text)?;
         store.write(&format!("latency-{plain}.hgrm"), text)?;

@@ -154,7 +154,13 @@ async fn phases(trial: &Trial, progress: &Progress) -> Result<Record> {
     let kinds = scenario.workload.ops();
     progress.phase("warming up");
     let until = clock.now() + scenario.bounds.set_up.ns();
-    let cold = worker::each_kind(shared.clone(), "warm-up", &kinds, until).await;
+    let cold = tokio::select! {
+        cold = worker::each_kind(shared.clone(), "warm-up", &kinds, until) => cold,
+        () = interrupted(&mut interrupt) => {
+            record.interrupted = true;
+            return Ok(record);
+        }
+    };
     if !cold.is_empty() {
         bail!("no {} succeeded within {} before the load began", cold.join(", no "), scenario.bounds.set_up);
     }
@@ -189,28 +195,10 @@ async fn phases(trial: &Trial, progress: &Progress) -> Result<Record> {
 
     progress.phase("healing");
     record.troubles.extend(nemesis.heal_everything().await.iter().map(|e| format!("healing: {e}")));
-    if record.stopped_early {
-        progress.phase("a violation was found: tearing down");
-        watching.abort();
-        writer.close()?;
-        return Ok(record);
-    }
-    match all_ready(trial, scenario.bounds.heal.0).await {
-        Err(why) if !record.interrupted => record.troubles.push(format!("after healing: {why}")),
-        Err(_) => {}
-        Ok(()) if record.interrupted => {}
-        Ok(()) => {
-            progress.phase("settling");
-            let until = clock.now() + scenario.bounds.heal.ns();
-            for f in worker::each_kind(shared.clone(), "settle", &kinds, until).await {
-                record.troubles.push(format!("after healing no {f} succeeded within {}", scenario.bounds.heal));
-            }
-            progress.phase("final reads");
-            let left = final_reads(&shared, scenario.bounds.final_reads.ns()).await;
-            if left > 0 {
-                let bound = scenario.bounds.final_reads;
-                record.troubles.push(format!("{left} final reads were not answered within {bound}"));
-            }
+    if !record.stopped_early && !record.interrupted {
+        tokio::select! {
+            () = aftermath(trial, progress, &shared, clock, &mut record.troubles) => {}
+            () = interrupted(&mut interrupt) => record.interrupted = true,
         }
     }
     watching.abort();
@@ -223,6 +211,31 @@ async fn phases(trial: &Trial, progress: &Progress) -> Result<Record> {
     progress.phase("tearing down");
     writer.close()?;
     Ok(record)
+}
+
+/// After the faults: the cluster must recover, serve every kind of operation again, and be read through every node.
+async fn aftermath(
+    trial: &Trial,
+    progress: &Progress,
+    shared: &Arc<Shared>,
+    clock: Clock,
+    troubles: &mut Vec<String>,
+) {
+    let bounds = &trial.plan.scenario.bounds;
+    if let Err(why) = all_ready(trial, bounds.heal.0).await {
+        return troubles.push(format!("after healing: {why}"));
+    }
+    progress.phase("settling");
+    let until = clock.now() + bounds.heal.ns();
+    let kinds = trial.plan.scenario.workload.ops();
+    for f in worker::each_kind(shared.clone(), "settle", &kinds, until).await {
+        troubles.push(format!("after healing no {f} succeeded within {}", bounds.heal));
+    }
+    progress.phase("final reads");
+    let left = final_reads(shared, bounds.final_reads.ns()).await;
+    if left > 0 {
+        troubles.push(format!("{left} final reads were not answered within {}", bounds.final_reads));
+    }
 }
 
 fn shared(trial: &Trial, journal: &Journal, clock: Clock) -> Shared {
@@ -261,7 +274,12 @@ fn nemesis(trial: &Trial, journal: &Journal, clock: Clock, progress: &Progress) 
         let op = Op::Custom { f: notice.kind.name().into(), key: None, value };
         journal.record(Process::Nemesis, Kind::Info, op, None, Meta::default());
     };
-    Nemesis::new(trial.defendant.clone().as_cluster(), Arc::new(clock), trial.plan.faults.links, Arc::new(sink))
+    Nemesis::new(
+        trial.defendant.clone().as_cluster(),
+        Arc::new(clock),
+        trial.plan.faults.links,
+        Arc::new(sink),
+    )
 }
 
 /// Waits until every node can serve clients. The error names the first that cannot, why, and the end of its log.
@@ -278,7 +296,8 @@ async fn all_ready(trial: &Trial, limit: Duration) -> Result<(), String> {
             let death = trial.defendant.deaths().into_iter().find(|d| d.starts_with(&*node.name));
             if tokio::time::Instant::now() >= deadline || death.is_some() {
                 let log = trial.defendant.log_tail(node);
-                let log = if log.is_empty() { log } else { format!("\n  the end of its log:\n{}", indent(&log)) };
+                let log =
+                    if log.is_empty() { log } else { format!("\n  the end of its log:\n{}", indent(&log)) };
                 return Err(match death {
                     Some(death) => format!("{death}{log}"),
                     None => format!("{} was not ready within {limit:?}: {why}{log}", node.name),
@@ -334,7 +353,9 @@ async fn first_violation(trial: &Trial) {
     let path = trial.store.file("history.jsonl");
     let bounds = trial.plan.scenario.bounds.clone();
     let model = trial.plan.scenario.workload.info().model.parse();
-    let (true, Ok(model)) = (trial.fail_fast || trial.plan.scenario.fail_fast, model) else { return std::future::pending().await };
+    let (true, Ok(model)) = (trial.fail_fast || trial.plan.scenario.fail_fast, model) else {
+        return std::future::pending().await;
+    };
     loop {
         tokio::time::sleep(Duration::from_millis(1000)).await;
         let (path, bounds) = (path.clone(), bounds.clone());

@@ -11,6 +11,7 @@
 
 pub mod diagnostic;
 
+use checkers::ReadMode;
 use diagnostic::Diagnostic;
 use nemesis::{Plan, Range, Span};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
@@ -294,7 +295,7 @@ impl Scenario {
         } else {
             serde_yaml::from_str(text).map_err(|e| Diagnostic::of_yaml(file, text, &e))?
         };
-        match scenario.mistake() {
+        match scenario.mistake().or_else(|| scenario.bundled_mistake()) {
             Some(mistake) => Err(Diagnostic::at_mention(file, text, mistake)),
             None => Ok(scenario),
         }
@@ -306,17 +307,12 @@ impl Scenario {
         if let Some(mistake) = self.workload.mistake() {
             return Some(mistake);
         }
-        if !matches!(self.cluster.adapter.as_str(), "paxos-kv-grpc" | "paxos-kv-http") {
-            let names = ["paxos-kv-grpc", "paxos-kv-http"];
-            let hint = diagnostic::did_you_mean(&self.cluster.adapter, &names);
-            return Some(format!("there is no adapter `{}`{hint} (there is {})", self.cluster.adapter, names.join(", ")));
-        }
-        if let Some(bug) = &self.cluster.bug {
-            let names: Vec<&str> = crate::cli::bugs::known().iter().map(|b| b.name).collect();
-            if !names.contains(&bug.as_str()) {
-                let hint = diagnostic::did_you_mean(bug, &names);
-                return Some(format!("there is no bug `{bug}`{hint} (there is {})", names.join(", ")));
-            }
+        let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+        if self.name == "latest" || self.name.starts_with('.') || !self.name.chars().all(plain) {
+            return Some(format!(
+                "the name `{}` cannot be a folder in the store; use letters, digits and dashes, and not `latest`",
+                self.name
+            ));
         }
         if self.cluster.nodes == 0 || self.cluster.nodes > 15 {
             return Some(format!("`nodes` is {}; it must be 1 to 15", self.cluster.nodes));
@@ -327,18 +323,63 @@ impl Scenario {
         if !(self.load.rate.is_finite() && self.load.rate >= 0.0) {
             return Some(format!("`rate` is {}; it must be 0 (closed loop) or more", self.load.rate));
         }
-        for (name, span) in
-            [("time-limit", self.load.time_limit), ("op-timeout", self.load.op_timeout), ("max-wait", self.load.max_wait)]
-        {
+        for (name, span) in [
+            ("time-limit", self.load.time_limit),
+            ("op-timeout", self.load.op_timeout),
+            ("attempt-timeout", self.load.attempt_timeout),
+            ("max-wait", self.load.max_wait),
+        ] {
             if span.ns() == 0 {
                 return Some(format!("`{name}` is zero; nothing would happen"));
             }
         }
-        if self.cluster.heartbeat.ns() == 0 || self.cluster.lease <= self.cluster.heartbeat {
-            return Some("`heartbeat` must be more than zero and less than `lease`".to_owned());
-        }
         if let Err(mistake) = self.plan() {
             return Some(mistake);
+        }
+        None
+    }
+
+    /// What the bundled cluster cannot do, if anything. Not asked of other systems.
+    pub fn bundled_mistake(&self) -> Option<String> {
+        if !matches!(self.cluster.adapter.as_str(), "paxos-kv-grpc" | "paxos-kv-http") {
+            let names = ["paxos-kv-grpc", "paxos-kv-http"];
+            let hint = diagnostic::did_you_mean(&self.cluster.adapter, &names);
+            return Some(format!(
+                "there is no adapter `{}`{hint} (there is {})",
+                self.cluster.adapter,
+                names.join(", ")
+            ));
+        }
+        if let Some(bug) = &self.cluster.bug {
+            let names: Vec<&str> = crate::cli::bugs::known().iter().map(|b| b.name).collect();
+            if !names.contains(&bug.as_str()) {
+                let hint = diagnostic::did_you_mean(bug, &names);
+                return Some(format!("there is no bug `{bug}`{hint} (there is {})", names.join(", ")));
+            }
+        }
+        let c = &self.cluster;
+        let fractions = |s: Span| s.ns() == 0 || !s.ns().is_multiple_of(1_000_000);
+        for (name, span) in [("heartbeat", c.heartbeat), ("lease", c.lease), ("election", c.election.min)] {
+            if fractions(span) {
+                return Some(format!("`{name}` is {span}; it must be whole milliseconds, and at least one"));
+            }
+        }
+        if c.lease.0 < c.heartbeat.0 * 2 {
+            return Some(format!(
+                "the `lease` of {} must last for at least two heartbeats of {}",
+                c.lease, c.heartbeat
+            ));
+        }
+        let mode = self.workload.read_mode;
+        if !matches!(mode, ReadMode::Default | ReadMode::Lease | ReadMode::Log | ReadMode::Stale) {
+            return Some(format!(
+                "the bundled cluster serves no reads in the mode `{mode}`; it has lease, log and stale"
+            ));
+        }
+        if self.load.retries > 0 && c.adapter == "paxos-kv-http" {
+            return Some(
+                "`retries` need the adapter paxos-kv-grpc: the one for HTTP makes one attempt".to_owned(),
+            );
         }
         None
     }

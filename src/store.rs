@@ -25,7 +25,8 @@ impl Store {
     pub fn create(base: &Path, test: &str, time: &str) -> Result<Store> {
         let parent = base.join(test);
         let hint = "give a folder that can be written with --store";
-        fs::create_dir_all(&parent).with_context(|| format!("cannot make the folder {}: {hint}", parent.display()))?;
+        fs::create_dir_all(&parent)
+            .with_context(|| format!("cannot make the folder {}: {hint}", parent.display()))?;
         let mut n = 1;
         let folder = loop {
             let name = if n == 1 { time.to_owned() } else { format!("{time}-{n}") };
@@ -34,11 +35,13 @@ impl Store {
                 Ok(()) => break folder,
                 Err(e) if e.kind() == io::ErrorKind::AlreadyExists => n += 1,
                 Err(e) => {
-                    return Err(e).with_context(|| format!("cannot make the folder {}: {hint}", folder.display()));
+                    return Err(e)
+                        .with_context(|| format!("cannot make the folder {}: {hint}", folder.display()));
                 }
             }
         };
-        fs::create_dir(folder.join("nodes")).with_context(|| format!("cannot write in {}", folder.display()))?;
+        fs::create_dir(folder.join("nodes"))
+            .with_context(|| format!("cannot write in {}", folder.display()))?;
         let store = Store { folder: folder.canonicalize()? };
         store.point_latest(base);
         Ok(store)
@@ -48,7 +51,8 @@ impl Store {
     fn point_latest(&self, base: &Path) {
         let temporary = base.join(format!(".latest-{}", std::process::id()));
         let _ = fs::remove_file(&temporary);
-        let target = self.folder.strip_prefix(base.canonicalize().unwrap_or_default()).unwrap_or(&self.folder);
+        let target =
+            self.folder.strip_prefix(base.canonicalize().unwrap_or_default()).unwrap_or(&self.folder);
         if std::os::unix::fs::symlink(target, &temporary).is_ok() {
             let _ = fs::rename(&temporary, base.join("latest"));
         }

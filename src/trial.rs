@@ -85,11 +85,18 @@ pub async fn try_bundled(scenario: &Scenario, options: &Options) -> Result<Resul
 ///
 /// # Errors
 /// If the scenario has a mistake, the cluster cannot be set up, or the results cannot be written.
-pub async fn put_on_trial(scenario: &Scenario, adapter: Arc<dyn Adapter>, options: &Options) -> Result<Results> {
+pub async fn put_on_trial(
+    scenario: &Scenario,
+    adapter: Arc<dyn Adapter>,
+    options: &Options,
+) -> Result<Results> {
     if let Some(mistake) = scenario.mistake() {
         anyhow::bail!("in the scenario: {mistake}");
     }
-    let plan = TestPlan::new(scenario, scenario.seed.unwrap_or_else(fresh_seed))?;
+    // What was run must not be taken for a run of the bundled cluster.
+    let mut scenario = scenario.clone();
+    scenario.cluster.adapter = adapter.name().to_owned();
+    let plan = TestPlan::new(&scenario, scenario.seed.unwrap_or_else(fresh_seed))?;
     let (store, started) = open_store(&plan, options)?;
     carry_out(plan, adapter, store, started, options).await
 }

@@ -164,7 +164,8 @@ impl Arrivals {
 impl Shared {
     fn session(&self, process: u64, home: usize, fails_over: bool) -> Session {
         let n = self.members.len();
-        let others = if fails_over { (1..n).map(|i| self.members[(home + i) % n].clone()).collect() } else { vec![] };
+        let others =
+            if fails_over { (1..n).map(|i| self.members[(home + i) % n].clone()).collect() } else { vec![] };
         Session {
             process,
             run: self.run,
@@ -186,7 +187,8 @@ impl Shared {
         let (node, phase) = (invoke.node.clone(), invoke.phase.clone());
         self.journal.record(who, Kind::Invoke, op.clone(), None, invoke);
         let answer = tokio::time::timeout(self.op_timeout, client.invoke(&op)).await;
-        let outcome = answer.unwrap_or_else(|_| Outcome::Info(format!("timed out after {:?}", self.op_timeout)));
+        let outcome =
+            answer.unwrap_or_else(|_| Outcome::Info(format!("timed out after {:?}", self.op_timeout)));
         let mut meta = Meta { node, phase, ..Meta::default() };
         match &outcome {
             Outcome::Ok(ret, served) => {
@@ -272,7 +274,12 @@ async fn rest(stop: &mut watch::Receiver<bool>) -> bool {
 
 /// Asks, outside of the load, until every kind of operation has succeeded once: proof that the cluster works before the
 /// faults, and again after them. Returns the kinds that did not succeed in time.
-pub async fn each_kind(shared: Arc<Shared>, phase: &str, kinds: &[&'static str], until: u64) -> Vec<&'static str> {
+pub async fn each_kind(
+    shared: Arc<Shared>,
+    phase: &str,
+    kinds: &[&'static str],
+    until: u64,
+) -> Vec<&'static str> {
     let mut missing = kinds.to_vec();
     let mut home = 0;
     let mut process = shared.new_process();
@@ -288,7 +295,8 @@ pub async fn each_kind(shared: Arc<Shared>, phase: &str, kinds: &[&'static str],
             if !missing.contains(&op.f()) {
                 continue;
             }
-            let meta = Meta { node: Some(session.home.name.clone()), phase: Some(phase.into()), ..Meta::default() };
+            let meta =
+                Meta { node: Some(session.home.name.clone()), phase: Some(phase.into()), ..Meta::default() };
             let f = op.f().to_owned();
             match shared.ask(&mut *client, process, op, meta).await {
                 Outcome::Ok(..) => missing.retain(|m| *m != f),
@@ -316,7 +324,11 @@ pub async fn final_reads(shared: Arc<Shared>, node: usize, ops: Vec<Op>, until: 
             continue;
         };
         while let Some(op) = current.take() {
-            let meta = Meta { node: Some(session.home.name.clone()), phase: Some("final".into()), ..Meta::default() };
+            let meta = Meta {
+                node: Some(session.home.name.clone()),
+                phase: Some("final".into()),
+                ..Meta::default()
+            };
             let outcome = shared.ask(&mut *client, process, op.clone(), meta).await;
             if let Outcome::Ok(..) = outcome {
                 current = ops.next();

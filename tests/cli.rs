@@ -3,7 +3,8 @@
 mod common;
 
 use common::{processes_in, run, tribunal};
-use std::{net::TcpListener, path::Path};
+use std::{net::TcpListener, os::unix::fs::PermissionsExt, path::Path};
+use tribunal::{Options, Scenario, trial::try_bundled};
 
 /// Runs in a folder of its own, in which `test.yaml` has this text. Returns exit code and stderr.
 fn with_test(yaml: &str, args: &[&str]) -> (i32, String) {
@@ -26,10 +27,16 @@ fn a_mistake_in_a_test_file_is_shown_where_it_stands() {
         ("no-unit", "load:\n  time-limit: 30\n"),
         ("unknown-workload", "workload:\n  name: regster\n"),
         ("unknown-plan", "nemesis: chaoz\n"),
-        ("unknown-shape", "nemesis:\n  steps:\n    - {at: 1s, for: 1s, do: {fault: partition, shape: halfs}}\n"),
+        (
+            "unknown-shape",
+            "nemesis:\n  steps:\n    - {at: 1s, for: 1s, do: {fault: partition, shape: halfs}}\n",
+        ),
         ("no-such-node", "nemesis:\n  steps:\n    - {at: 1s, for: 1s, do: {fault: kill, target: n9}}\n"),
         ("unknown-bug", "cluster:\n  bug: ignore-acepted\n"),
         ("not-yaml", "name: [unclosed\n"),
+        ("short-lease", "cluster:\n  heartbeat: 400ms\n"),
+        ("no-such-mode", "workload: {read-mode: quorum}\n"),
+        ("bad-name", "name: ../mine\n"),
         ("no-clients", "load: {clients: 0}\n"),
     ];
     for (name, yaml) in cases {
@@ -66,7 +73,10 @@ fn a_taken_port_is_named() {
     let port = taken.local_addr().unwrap().port();
     let (code, stderr) = with_test(&format!("cluster: {{base-port: {port}}}\n"), &["run", "./test.yaml"]);
     assert_eq!(code, 255, "{stderr}");
-    assert!(stderr.contains(&format!("port {port} on 127.0.0.1 is taken")) && stderr.contains("base-port"), "{stderr}");
+    assert!(
+        stderr.contains(&format!("port {port} on 127.0.0.1 is taken")) && stderr.contains("base-port"),
+        "{stderr}"
+    );
 }
 
 #[test]
@@ -76,13 +86,23 @@ fn a_store_that_cannot_be_written_is_named() {
     assert!(stderr.contains("test.yaml/register") && stderr.contains("--store"), "{stderr}");
 }
 
-#[test]
-fn a_node_that_does_not_start_is_named_with_its_log() {
-    // The lease must be longer than the heartbeat, says the node; the tester lets the election be anything.
-    let yaml = "cluster: {election: 0ms..0ms}\nbounds: {set-up: 5s}\nload: {time-limit: 2s}\nnemesis: none\n";
-    let (code, stderr) = with_test(yaml, &["run", "./test.yaml"]);
-    assert_eq!(code, 255, "{stderr}");
-    assert!(stderr.contains("n1 ended by itself") && stderr.contains("the end of its log"), "{stderr}");
+#[tokio::test]
+async fn a_node_that_does_not_start_is_named_with_its_log() {
+    let scenario = Scenario::parse("t", "{name: t, nemesis: none, bounds: {set-up: 20s}}").unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let program = folder.path().join("node");
+    std::fs::write(&program, "#!/bin/sh\necho no disk today >&2\nexit 3\n").unwrap();
+    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let options = |program: &Path| Options {
+        quiet: true,
+        program: program.to_owned(),
+        ..Options::new(folder.path()).unwrap()
+    };
+    let error = try_bundled(&scenario, &options(&program)).await.unwrap_err().to_string();
+    assert!(error.contains("n1 ended by itself (exit code 3)") && error.contains("no disk today"), "{error}");
+    let error = try_bundled(&scenario, &options(Path::new("/nonexistent"))).await.unwrap_err().to_string();
+    assert!(error.contains("start n1: cannot run `/nonexistent`"), "{error}");
+    assert_eq!(processes_in(folder.path()), Vec::<String>::new());
 }
 
 #[test]
@@ -95,7 +115,13 @@ fn a_stored_history_is_judged() {
         if !name.ends_with(".jsonl") || !name.contains("cas-register") {
             continue;
         }
-        let expected = if name.contains("invalid") { 1 } else if name.contains("unknown") { 2 } else { 0 };
+        let expected = if name.contains("invalid") {
+            1
+        } else if name.contains("unknown") {
+            2
+        } else {
+            0
+        };
         let folder = tempfile::tempdir().unwrap();
         let (code, stdout, stderr) = run(tribunal(folder.path()).arg("check").arg(&path));
         assert_eq!(code, expected, "{name}\n{stdout}\n{stderr}");

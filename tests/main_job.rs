@@ -21,15 +21,31 @@ fn the_default_run_is_valid_and_not_vacuous() {
     assert_eq!(r["valid"], true);
     assert!(r["operations"]["ok"].as_u64().unwrap() >= 3000, "{}", r["operations"]);
     for kind in ["kill", "pause", "partition"] {
-        let seen = r["faults"].as_array().unwrap().iter().any(|f| f["kind"] == kind && f["effect"]["seen"] == true);
+        let seen =
+            r["faults"].as_array().unwrap().iter().any(|f| f["kind"] == kind && f["effect"]["seen"] == true);
         assert!(seen, "no {kind} was seen to have an effect");
     }
     assert!(r["leaders"].as_array().unwrap().len() > 1, "leadership never changed");
-    for what in ["VALID register (seed 7)", "p99.9", "1-rtt", "lease-read", "commit at proposer", "leadership changed"] {
+    for what in [
+        "VALID register (seed 7)",
+        "p99.9",
+        "1-rtt",
+        "lease-read",
+        "commit at proposer",
+        "leadership changed",
+    ] {
         assert!(stdout.contains(what), "`{what}` is missing in\n{stdout}");
     }
     let latest = folder.path().join("store/latest");
-    for file in ["test.yaml", "history.jsonl", "report.html", "junit.xml", "tribunal.log", "nodes/n1.log", "latency-1-rtt.hgrm"] {
+    for file in [
+        "test.yaml",
+        "history.jsonl",
+        "report.html",
+        "junit.xml",
+        "tribunal.log",
+        "nodes/n1.log",
+        "latency-1-rtt.hgrm",
+    ] {
         assert!(latest.join(file).exists(), "{file} is missing");
     }
     assert_eq!(processes_in(folder.path()), Vec::<String>::new());
@@ -71,7 +87,8 @@ fn a_killed_controller_leaves_no_process_and_a_history_that_can_be_judged() {
     // In the midst of a pause: a stopped process must die as well.
     let log = run_folder(folder.path(), "register").unwrap().join("tribunal.log");
     eventually("a node is paused", LIMIT, || {
-        std::fs::read_to_string(&log).is_ok_and(|t| t.lines().last().is_some_and(|l| l.contains("started pause")))
+        std::fs::read_to_string(&log)
+            .is_ok_and(|t| t.lines().last().is_some_and(|l| l.contains("started pause")))
     });
     child.kill().unwrap();
     child.wait().unwrap();

@@ -14,7 +14,8 @@ fn every_planted_bug_is_caught() {
     assert!(known().len() >= 8, "the catalogue has shrunk");
     for bug in known() {
         let folder = tempfile::tempdir().unwrap();
-        let (code, stdout, stderr) = run(tribunal(folder.path()).args(["run", "--bug", bug.name, "--seed", "1"]));
+        let (code, stdout, stderr) =
+            run(tribunal(folder.path()).args(["run", "--bug", bug.name, "--seed", "1"]));
         println!("{}: exit code {code}", bug.name);
         if code != 1 {
             missed.push(format!("{}: exit code {code}\n{stdout}\n{stderr}", bug.name));

@@ -33,8 +33,16 @@ fn sources(folder: &str) -> Vec<(String, String)> {
     all
 }
 
-const FOLDERS: [&str; 8] =
-    ["src", "workloads/src", "nemesis/src", "checkers/src", "reference-impl/src", "tests", "examples", "benches"];
+const FOLDERS: [&str; 8] = [
+    "src",
+    "workloads/src",
+    "nemesis/src",
+    "checkers/src",
+    "reference-impl/src",
+    "tests",
+    "examples",
+    "benches",
+];
 
 fn everything() -> Vec<(String, String)> {
     FOLDERS.iter().flat_map(|f| sources(f)).collect()
@@ -54,13 +62,15 @@ fn dependencies(manifest: &str) -> String {
 
 #[test]
 fn every_file_says_what_it_is() {
-    let silent: Vec<_> = everything().into_iter().filter(|(_, t)| !t.starts_with("//!")).map(|f| f.0).collect();
+    let silent: Vec<_> =
+        everything().into_iter().filter(|(_, t)| !t.starts_with("//!")).map(|f| f.0).collect();
     assert!(silent.is_empty(), "files that do not open with `//!`: {silent:?}");
 }
 
 #[test]
 fn files_are_short() {
-    let long: Vec<_> = everything().into_iter().map(|(n, t)| (t.lines().count(), n)).filter(|f| f.0 > 600).collect();
+    let long: Vec<_> =
+        everything().into_iter().map(|(n, t)| (t.lines().count(), n)).filter(|f| f.0 > 600).collect();
     assert!(long.is_empty(), "files over 600 lines want splitting: {long:?}");
     let mut lines: Vec<usize> = everything().iter().map(|(_, t)| t.lines().count()).collect();
     lines.sort_unstable();
@@ -71,7 +81,8 @@ fn files_are_short() {
 #[test]
 fn nothing_is_left_undone() {
     // Written in two parts so that this file does not find itself.
-    let words = [concat!("todo", "!("), concat!("unimplemented", "!("), concat!("TO", "DO"), concat!("FIX", "ME")];
+    let words =
+        [concat!("todo", "!("), concat!("unimplemented", "!("), concat!("TO", "DO"), concat!("FIX", "ME")];
     let words: Vec<&str> = words.into_iter().chain([concat!("#[ign", "ore")]).collect();
     for (name, text) in everything() {
         for word in &words {
@@ -87,7 +98,9 @@ fn checkers_are_pure() {
         assert!(!deps.contains(banned), "checkers depends on {banned}");
     }
     for (name, text) in sources("checkers/src") {
-        for banned in ["std::fs", "std::net", "std::process", "Instant::now", "SystemTime", "async fn", "println!"] {
+        for banned in
+            ["std::fs", "std::net", "std::process", "Instant::now", "SystemTime", "async fn", "println!"]
+        {
             assert!(!code(&text).contains(banned), "{name} uses {banned}");
         }
     }
@@ -113,7 +126,8 @@ fn the_bundled_cluster_knows_no_tester() {
 fn the_tester_reaches_the_bundled_cluster_by_its_protocol_only() {
     let allowed = ["src/cli/node.rs", "src/cli/bugs.rs", "src/cli/sim.rs"];
     for (name, text) in sources("src") {
-        let imports = code(&text).lines().any(|l| !l.trim_start().starts_with("//") && l.contains("paxos_kv::"));
+        let imports =
+            code(&text).lines().any(|l| !l.trim_start().starts_with("//") && l.contains("paxos_kv::"));
         assert!(!imports || allowed.contains(&name.as_str()), "{name} imports paxos_kv");
     }
 }
@@ -123,7 +137,18 @@ fn the_consensus_core_is_sans_io() {
     let core: Vec<_> = sources("reference-impl/src").into_iter().filter(|f| f.0.contains("/core")).collect();
     assert!(core.len() > 3, "the core was not found");
     for (name, text) in core {
-        for banned in ["std::time::Instant", "SystemTime", "std::fs", "std::net", "std::thread", "tokio", "async fn", "HashMap", "HashSet", "rand::rng"] {
+        for banned in [
+            "std::time::Instant",
+            "SystemTime",
+            "std::fs",
+            "std::net",
+            "std::thread",
+            "tokio",
+            "async fn",
+            "HashMap",
+            "HashSet",
+            "rand::rng",
+        ] {
             assert!(!code(&text).contains(banned), "{name} uses {banned}");
         }
     }
@@ -132,9 +157,19 @@ fn the_consensus_core_is_sans_io() {
 #[test]
 fn one_clock_makes_events() {
     // Who may look at a clock at all: the run's clock, the timer behind it, links, and what measures itself.
-    let allowed = ["src/clock.rs", "src/cluster/timer.rs", "src/cluster/proxy.rs", "src/cli/paths.rs", "src/cli/bugs.rs", "src/run.rs"];
+    let allowed = [
+        "src/clock.rs",
+        "src/cluster/timer.rs",
+        "src/cluster/proxy.rs",
+        "src/cli/paths.rs",
+        "src/cli/bugs.rs",
+        "src/run.rs",
+    ];
     for (name, text) in sources("src") {
-        assert!(!code(&text).contains("Instant::now") || allowed.contains(&name.as_str()), "{name} reads a clock");
+        assert!(
+            !code(&text).contains("Instant::now") || allowed.contains(&name.as_str()),
+            "{name} reads a clock"
+        );
     }
     for folder in ["nemesis/src", "workloads/src"] {
         for (name, text) in sources(folder) {

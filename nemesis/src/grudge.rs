@@ -68,7 +68,14 @@ impl Shape {
 
     /// Whether it depends on who leads.
     pub fn needs_leader(self) -> bool {
-        matches!(self, Shape::IsolateLeader | Shape::LeaderMinority | Shape::LeaderBridge | Shape::LeaderDeaf | Shape::LeaderMute)
+        matches!(
+            self,
+            Shape::IsolateLeader
+                | Shape::LeaderMinority
+                | Shape::LeaderBridge
+                | Shape::LeaderDeaf
+                | Shape::LeaderMute
+        )
     }
 }
 

@@ -137,6 +137,7 @@ impl Nemesis {
             }
         };
         self.tell(&run, "start", None);
+        run.at_cut = self.stats(&run.links).await;
         let injected = self.inject(&step, &run).await;
         run.receipt.start_ns = self.timeline.now();
         if let Err(e) = &injected {
@@ -148,6 +149,8 @@ impl Nemesis {
         self.observe_early(&mut run, until).await;
         self.wait(until, &mut stop).await;
         self.observe_late(&step, &mut run).await;
+        // Another fault may have taken the majority away meanwhile.
+        run.receipt.majority &= self.majority().await;
         self.tell(&run, "stop", Some(run.receipt.effect.what.clone()));
         run.receipt.end_ns = self.timeline.now();
         let healed = self.heal(&step, &run).await;
@@ -307,13 +310,12 @@ impl Nemesis {
             let mut leaks = Vec::new();
             for link in &run.links {
                 let (a, b) = delta(link);
-                // Bytes that came while the link was cut, the settling time included.
-                let bytes =
-                    a.held_bytes.saturating_sub(run.at_cut.get(link).map_or(b.held_bytes, |s| s.held_bytes));
-                let bytes = bytes.max(a.held_bytes - b.held_bytes) + (a.resets - b.resets);
+                // What came since the cut, the settling time included; what was let through counts only after it.
+                let cut = run.at_cut.get(link).copied().unwrap_or_default();
+                let bytes = (a.held_bytes - cut.held_bytes) + (a.resets - cut.resets);
                 if a.delivered_bytes > b.delivered_bytes {
                     leaks.push(format!("{link} let {} bytes through", a.delivered_bytes - b.delivered_bytes));
-                } else if bytes > 0 || (step.fault.reset && a.resets > 0) {
+                } else if bytes > 0 {
                     held = (held.0 + 1, held.1 + bytes);
                 }
             }

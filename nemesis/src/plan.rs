@@ -30,7 +30,7 @@ use std::collections::BTreeSet;
 pub struct Plan {
     /// One line for `tribunal list`.
     pub doc: String,
-    /// No fault starts before this.
+    /// No lane begins before this; steps have times of their own.
     pub start_after: Span,
     /// What every link between nodes does during the whole run.
     pub links: LinkShape,

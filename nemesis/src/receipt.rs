@@ -46,7 +46,7 @@ pub struct Receipt {
     pub effect: Effect,
     /// What the observer saw after healing.
     pub healed: Effect,
-    /// Whether a majority of nodes was up and connected during it.
+    /// Whether a majority of nodes was up and connected, both when it began and when it ended.
     pub majority: bool,
     /// Why it could not be carried out, if so.
     pub error: Option<String>,

@@ -63,7 +63,9 @@ pub fn schedule(plan: &Plan, limit: Span, rng: &mut impl Rng) -> Schedule {
     let mut offset = std::time::Duration::ZERO;
     while !plan.steps.is_empty() && offset < limit.0 {
         // A script is done whole or not at all: half of one would be another fault than was written.
-        if plan.steps.iter().all(|step| offset + step.at.0 + step.lasts.0 < limit.0) || plan.repeat_every.ns() == 0 {
+        if plan.steps.iter().all(|step| offset + step.at.0 + step.lasts.0 < limit.0)
+            || plan.repeat_every.ns() == 0
+        {
             for step in &plan.steps {
                 let (at, until) = (offset + step.at.0, offset + step.at.0 + step.lasts.0);
                 if until < limit.0 {

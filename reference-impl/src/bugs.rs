@@ -94,9 +94,9 @@ static CATALOGUE: [BugInfo; 11] = [
         family: "proposer",
         breaks: "a new leader proposes the reported value of the highest ballot (P3)",
         seen_in: "paxi (HandleP1a skips slots), epaxos-repo paxos.go (prepares one instance)",
-        reveals: "a leader killed or cut off right after it has answered",
+        reveals: "a majority, or a leader, killed right after it has answered, so that only votes remember the value",
         workload: "hunt",
-        plan: "leader-churn",
+        plan: "kill-all",
         protocol: MULTI,
     },
     BugInfo {

@@ -45,7 +45,9 @@ impl PaxosKv {
         let mut command = Command::new(&self.program);
         command.arg("node").args(["--id", &node.id.to_string(), "--cluster-id", &self.run]);
         command.arg("--data").arg(&node.data).arg("--watch-stdin");
-        for (flag, port) in [("--peer-listen", "peer"), ("--client-listen", "client"), ("--http-listen", "http")] {
+        for (flag, port) in
+            [("--peer-listen", "peer"), ("--client-listen", "client"), ("--http-listen", "http")]
+        {
             command.args([flag, &node.port(port).to_string()]);
         }
         for peer in &node.peers {
@@ -107,7 +109,10 @@ impl Adapter for PaxosKv {
     async fn leader_claim(&self, node: &Node) -> Option<Claim> {
         let status = self.status(node).await.ok()?;
         let ballot = status.leading.filter(|_| status.role == "leader")?;
-        Some(Claim { rank: (ballot.round, u64::from(ballot.node)), node: self.names.get(&status.node)?.clone() })
+        Some(Claim {
+            rank: (ballot.round, u64::from(ballot.node)),
+            node: self.names.get(&status.node)?.clone(),
+        })
     }
 
     async fn connect(&self, session: &Session) -> Result<Box<dyn Client>, String> {
@@ -143,7 +148,9 @@ pub(super) enum Attempt {
 #[async_trait]
 impl Client for PaxosKvClient {
     async fn invoke(&mut self, op: &Op) -> Outcome {
-        let Some(op) = encode(op) else { return Outcome::Fail(format!("paxos-kv has no operation `{}`", op.f())) };
+        let Some(op) = encode(op) else {
+            return Outcome::Fail(format!("paxos-kv has no operation `{}`", op.f()));
+        };
         self.seq += 1;
         let command = pb::Command {
             client_id: client_id(&self.session),
@@ -221,7 +228,9 @@ pub(super) fn to_bytes(value: &Value) -> String {
 pub(super) fn from_bytes(bytes: Option<&[u8]>) -> Result<Value, String> {
     match bytes {
         None => Ok(Value::Nil),
-        Some(b) => serde_json::from_slice(b).map_err(|e| format!("the cluster returned a value never written: {e}")),
+        Some(b) => {
+            serde_json::from_slice(b).map_err(|e| format!("the cluster returned a value never written: {e}"))
+        }
     }
 }
 

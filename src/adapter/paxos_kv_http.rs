@@ -54,9 +54,16 @@ impl Adapter for PaxosKvHttp {
         // HTTP connects with the first request; a client that nobody listens to shall fail here instead.
         let dial = tokio::net::TcpStream::connect(address);
         dial.await.map_err(|e| format!("cannot connect to {}: {e}", session.home.name))?;
-        let http = reqwest::Client::builder().timeout(session.op_timeout).build().map_err(|e| e.to_string())?;
+        let http =
+            reqwest::Client::builder().timeout(session.op_timeout).build().map_err(|e| e.to_string())?;
         let url = format!("http://{address}/v1/execute");
-        Ok(Box::new(HttpClient { http, url, client_id: client_id(session), seq: 0, deadline: session.op_timeout }))
+        Ok(Box::new(HttpClient {
+            http,
+            url,
+            client_id: client_id(session),
+            seq: 0,
+            deadline: session.op_timeout,
+        }))
     }
 }
 
@@ -117,10 +124,13 @@ struct BallotBody {
 #[async_trait]
 impl Client for HttpClient {
     async fn invoke(&mut self, op: &Op) -> Outcome {
-        let Some(op) = encode(op) else { return Outcome::Fail(format!("paxos-kv has no operation `{}`", op.f())) };
+        let Some(op) = encode(op) else {
+            return Outcome::Fail(format!("paxos-kv has no operation `{}`", op.f()));
+        };
         self.seq += 1;
         let deadline_ms = self.deadline.as_millis() as u64;
-        let body = json!({"client_id": self.client_id, "seq": self.seq, "op": op, "deadline_ms": deadline_ms});
+        let body =
+            json!({"client_id": self.client_id, "seq": self.seq, "op": op, "deadline_ms": deadline_ms});
         let answer = match self.http.post(&self.url).json(&body).send().await {
             // Not connected: nothing was sent. Anything else may have arrived.
             Err(e) if e.is_connect() => return Outcome::Fail(e.to_string()),

@@ -101,7 +101,8 @@ pub fn scenario(bug: &Known, planted: bool, seed: u64) -> Result<Scenario> {
     s.nemesis = NemesisSpec::Named(bug.plan.to_owned());
     s.cluster.protocol = bug.protocol;
     s.cluster.bug = planted.then(|| bug.name.to_owned());
-    s.name = if planted { format!("bug-{}", bug.name) } else { format!("control-{}-{}", bug.workload, bug.plan) };
+    s.name =
+        if planted { format!("bug-{}", bug.name) } else { format!("control-{}-{}", bug.workload, bug.plan) };
     s.seed = Some(seed);
     Ok(s)
 }
@@ -136,12 +137,17 @@ pub(super) fn main(args: Args) -> Result<u8, Failure> {
             jobs.push(Job { row: "default".to_owned(), bug: false, scenario });
         }
     }
+    let wanted = jobs.len();
     let outcomes = runtime()?.block_on(async {
         let options = Options { quiet: true, interrupt: interrupts(), ..Options::new(&args.store)? };
         run_all(jobs, &options, args.jobs).await
     })?;
     let (table, right) = table(&outcomes);
     print!("{table}");
+    if outcomes.len() < wanted {
+        eprintln!("interrupted: {} of {wanted} runs were made", outcomes.len());
+        return Ok(exit::UNKNOWN);
+    }
     Ok(if right { exit::VALID } else { exit::INVALID })
 }
 
@@ -191,12 +197,21 @@ async fn one(job: Job, options: &Options) -> Outcome {
         }
         Err(e) => (None, format!("; {e:#}")),
     };
-    Outcome { row: job.row, bug: job.bug, seed: job.scenario.seed.unwrap_or_default(), validity, seconds, note }
+    Outcome {
+        row: job.row,
+        bug: job.bug,
+        seed: job.scenario.seed.unwrap_or_default(),
+        validity,
+        seconds,
+        note,
+    }
 }
 
 /// The table, and whether every bug was found in nine of ten seeds and every control passed.
 fn table(outcomes: &[Outcome]) -> (String, bool) {
-    let mut out = String::from("| what | runs | as it should be | median seconds | otherwise |\n|---|---|---|---|---|\n");
+    let mut out = String::from(
+        "| what | runs | as it should be | median seconds | otherwise |\n|---|---|---|---|---|\n",
+    );
     let mut right = !outcomes.is_empty();
     let mut rows: Vec<(&str, bool)> = Vec::new();
     for o in outcomes {
@@ -214,7 +229,9 @@ fn table(outcomes: &[Outcome]) -> (String, bool) {
         let odd: Vec<String> = of
             .iter()
             .filter(|o| o.validity != Some(wanted))
-            .map(|o| format!("seed {}: {}", o.seed, o.validity.map_or("failed".to_owned(), |v| format!("{v:?}"))))
+            .map(|o| {
+                format!("seed {}: {}", o.seed, o.validity.map_or("failed".to_owned(), |v| format!("{v:?}")))
+            })
             .collect();
         let kind = if bug { "bug" } else { "correct:" };
         out += &format!(

@@ -35,7 +35,12 @@ pub(super) fn main(args: Args) -> Result<u8, Failure> {
     // A file that is missing or broken is a wrong argument: there is nothing to judge.
     let history = judge::read_history(&path).or_arguments()?;
     if let Some(cut) = &history.cut {
-        eprintln!("note: {} is cut off at line {}: {}; judging up to there", path.display(), cut.line, cut.reason);
+        eprintln!(
+            "note: {} is cut off at line {}: {}; judging up to there",
+            path.display(),
+            cut.line,
+            cut.reason
+        );
     }
     history.operations().map_err(|e| anyhow!("{}: {e}", path.display())).or_arguments()?;
     let bounds = Bounds { check: args.time_limit, check_memory_mb: args.memory, ..Bounds::default() };

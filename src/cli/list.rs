@@ -22,7 +22,10 @@ fn render() -> String {
     let pair = |(a, b): &(&str, &str)| ((*a).to_owned(), (*b).to_owned());
     let doc = |name: &str| Scenario::load(name).map(|s| s.doc).unwrap_or_default();
     section("Tests (tribunal run NAME)", TESTS.iter().map(|t| (t.0.to_owned(), doc(t.0))).collect());
-    section("Workloads", workloads::WORKLOADS.iter().map(|w| (w.name.to_owned(), w.doc.to_owned())).collect());
+    section(
+        "Workloads",
+        workloads::WORKLOADS.iter().map(|w| (w.name.to_owned(), w.doc.to_owned())).collect(),
+    );
     let plan_doc = |text: &str| serde_yaml::from_str::<Plan>(text).map(|p| p.doc).unwrap_or_default();
     section("Fault plans (--nemesis NAME)", PLANS.iter().map(|p| (p.0.to_owned(), plan_doc(p.1))).collect());
     section("Faults", FaultKind::ALL.iter().map(|(k, doc)| (k.to_string(), (*doc).to_owned())).collect());

@@ -106,7 +106,12 @@ async fn all(args: &Args) -> Result<u8> {
     let both = [Protocol::MultiPaxos, Protocol::BasicPaxos];
     let rtt = 2.0 * args.delay.ns() as f64;
 
-    println!("Links of {} one way, a round trip of {}; {} nodes.", args.delay, Span(args.delay.0 * 2), args.nodes);
+    println!(
+        "Links of {} one way, a round trip of {}; {} nodes.",
+        args.delay,
+        Span(args.delay.0 * 2),
+        args.nodes
+    );
     println!("One proposer, one command outstanding, fsync none:\n");
     let mut main = Vec::new();
     for protocol in both {
@@ -124,7 +129,18 @@ async fn all(args: &Args) -> Result<u8> {
             rows.push(contention_row(protocol, clients, &m, rtt));
         }
     }
-    let header = ["protocol", "clients", "commit p50 ms", "round trips", "p99 ms", "rounds/commit", "client p50 ms", "commits/s", "per client", "unanswered"];
+    let header = [
+        "protocol",
+        "clients",
+        "commit p50 ms",
+        "round trips",
+        "p99 ms",
+        "rounds/commit",
+        "client p50 ms",
+        "commits/s",
+        "per client",
+        "unanswered",
+    ];
     print!("{}", table(&header, &rows, 9));
 
     println!("\nFsync: one client, one command outstanding:\n");
@@ -155,7 +171,8 @@ async fn measure(args: &Args, store: &Store, setting: Setting) -> Result<Measure
         ("--election-ms", format!("{}..{}", 300 + far, 600 + 2 * far)),
     ];
     let arguments = arguments.into_iter().flat_map(|(flag, value)| [flag.to_owned(), value]).collect();
-    let run = format!("paths-{}-{}-{}-{}", std::process::id(), setting.protocol, setting.fsync, setting.clients);
+    let run =
+        format!("paths-{}-{}-{}-{}", std::process::id(), setting.protocol, setting.fsync, setting.clients);
     let program = std::env::current_exe()?;
     let adapter: Arc<dyn Adapter> = Arc::new(PaxosKv::new(program, arguments, run.clone(), &names));
     let part = Store::create(store.folder(), "clusters", &run)?;
@@ -229,7 +246,11 @@ async fn drive(
 }
 
 /// Writes values through each of the sessions in turn, one at a time.
-async fn client(adapter: Arc<dyn Adapter>, sessions: Vec<Session>, share: Share) -> Result<(Vec<Sample>, usize)> {
+async fn client(
+    adapter: Arc<dyn Adapter>,
+    sessions: Vec<Session>,
+    share: Share,
+) -> Result<(Vec<Sample>, usize)> {
     const WARM_UP: usize = 3;
     let (mut samples, mut errors) = (Vec::new(), 0);
     for session in sessions {
@@ -249,7 +270,9 @@ async fn client(adapter: Arc<dyn Adapter>, sessions: Vec<Session>, share: Share)
             match outcome {
                 Outcome::Ok(Ret::Done, served) if counts => samples.push(Sample {
                     client_ns,
-                    commit_ns: served.commit_ns.context("the cluster did not say how long the commit took")?,
+                    commit_ns: served
+                        .commit_ns
+                        .context("the cluster did not say how long the commit took")?,
                     forwarded: served.forwarded.unwrap_or(false),
                     rounds: served.rounds.unwrap_or(1),
                 }),
@@ -372,7 +395,13 @@ mod tests {
             forwarded,
             rounds: 1,
         };
-        Measured { samples: commit_ms.iter().map(sample).collect(), delay_ns: 10_100_000, seconds: 1.0, errors: 0, each: vec![commit_ms.len()] }
+        Measured {
+            samples: commit_ms.iter().map(sample).collect(),
+            delay_ns: 10_100_000,
+            seconds: 1.0,
+            errors: 0,
+            each: vec![commit_ms.len()],
+        }
     }
 
     #[test]

@@ -54,7 +54,7 @@ pub(super) struct Args {
     /// Run the test so many times, with the seeds that follow on the first
     #[arg(long, default_value_t = 1, value_name = "N")]
     repeat: u32,
-    /// Stop at the first violation, in the midst of a run and of a repetition
+    /// Stop a run at its first violation, and a repetition at the first run that is not valid
     #[arg(long)]
     fail_fast: bool,
     /// Print results as JSON, one document a run, instead of a report
@@ -151,7 +151,7 @@ fn resolve(args: &Args) -> Result<Scenario, Diagnostic> {
     if let Some(plan) = &args.nemesis {
         s.nemesis = NemesisSpec::Named(plan.clone());
     }
-    match s.mistake() {
+    match s.mistake().or_else(|| s.bundled_mistake()) {
         Some(mistake) => Err(Diagnostic::plain(mistake)),
         None => Ok(s),
     }

@@ -56,7 +56,7 @@ impl ProcessCluster {
     ) -> Result<Self> {
         let kinds = adapter.ports();
         let Some(&peer_port) = kinds.first() else {
-            bail!("the adapter `{}` starts no nodes: use `--on external`", adapter.name());
+            bail!("the adapter `{}` names no ports, so no nodes can be started for it", adapter.name());
         };
         let mut claims = Vec::new();
         let mut ports = Vec::new();
@@ -86,7 +86,8 @@ impl ProcessCluster {
         let mut members = Vec::new();
         for ((id, name), own) in (1..).zip(&names).zip(ports) {
             let data = store.data(name);
-            std::fs::create_dir_all(&data).with_context(|| format!("cannot make the folder {}", data.display()))?;
+            std::fs::create_dir_all(&data)
+                .with_context(|| format!("cannot make the folder {}", data.display()))?;
             let peers = (1..).zip(&names).filter(|(_, to)| *to != name).map(|(id, to)| {
                 let address = net.address(&Link::new(name, to)).context("a link without a proxy")?;
                 Ok(Peer { name: to.clone(), id, address })
@@ -161,7 +162,8 @@ fn state_letter(pid: u32) -> Option<char> {
         let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
         return stat.rsplit_once(')')?.1.trim_start().chars().next();
     }
-    let out = std::process::Command::new("ps").args(["-o", "state=", "-p", &pid.to_string()]).output().ok()?;
+    let out =
+        std::process::Command::new("ps").args(["-o", "state=", "-p", &pid.to_string()]).output().ok()?;
     String::from_utf8_lossy(&out.stdout).trim().chars().next()
 }
 
@@ -181,8 +183,10 @@ impl Cluster for ProcessCluster {
         if matches!(*self.slot(i), Slot::Running(_) | Slot::Paused(_)) {
             return Ok(());
         }
-        let mut command =
-            self.adapter.command(&self.members[i]).ok_or_else(|| error("the adapter has no command".to_owned()))?;
+        let mut command = self
+            .adapter
+            .command(&self.members[i])
+            .ok_or_else(|| error("the adapter has no command".to_owned()))?;
         let log = OpenOptions::new().create(true).append(true).open(&self.logs[i]);
         let log = log.map_err(|e| error(format!("cannot write {}: {e}", self.logs[i].display())))?;
         let copy = log.try_clone().map_err(|e| error(e.to_string()))?;
@@ -225,7 +229,8 @@ impl Cluster for ProcessCluster {
     }
 
     async fn shape(&self, link: &Link, shape: LinkShape) -> Result<(), ClusterError> {
-        let missing = || ClusterError { what: "shape", node: link.to_string(), why: "no such link".to_owned() };
+        let missing =
+            || ClusterError { what: "shape", node: link.to_string(), why: "no such link".to_owned() };
         self.net.shape(link, shape).then_some(()).ok_or_else(missing)
     }
 

@@ -154,7 +154,13 @@ impl Door {
     }
 }
 
-async fn connection(near: TcpStream, target: SocketAddr, forth: Arc<LinkState>, back: Arc<LinkState>, seed: u64) {
+async fn connection(
+    near: TcpStream,
+    target: SocketAddr,
+    forth: Arc<LinkState>,
+    back: Arc<LinkState>,
+    seed: u64,
+) {
     // A new connection needs both directions, as TCP's handshake does.
     for link in [&forth, &back] {
         let mut shape = link.shape.subscribe();

@@ -77,7 +77,8 @@ impl Timer {
                     let _ = entry.wake.send(());
                 }
             }
-            let wait = heap.peek().map_or(Duration::from_secs(3600), |e| e.0.at.saturating_duration_since(now));
+            let wait =
+                heap.peek().map_or(Duration::from_secs(3600), |e| e.0.at.saturating_duration_since(now));
             heap = match self.sooner.wait_timeout(heap, wait) {
                 Ok((heap, _)) => heap,
                 Err(e) => e.into_inner().0,

@@ -130,9 +130,9 @@ pub(super) fn latency(operations: &[Operation], record: &Record) -> Markup {
     names.dedup();
     let colour = |name: &str| COLOURS[names.iter().position(|n| n == name).unwrap_or(0) % COLOURS.len()];
     let mut rows: Vec<(String, &str)> = names.iter().map(|n| (n.clone(), colour(n))).collect();
-    rows.extend(["kill", "pause", "partition", "slow"].iter().filter_map(|k| {
-        record.faults.iter().any(|f| f.kind.name() == *k).then(|| ((*k).to_owned(), band(k)))
-    }));
+    let happened = |kind: &&&str| record.faults.iter().any(|f| f.kind.name() == **kind);
+    let kinds = ["kill", "pause", "partition", "slow"];
+    rows.extend(kinds.iter().filter(happened).map(|kind| ((*kind).to_owned(), band(kind))));
     let thin = points.len().div_ceil(MAX_POINTS).max(1);
     let body = html! {
         (plane.bands(record)) (plane.frame("ms"))
@@ -160,7 +160,9 @@ pub(super) fn rate(operations: &[Operation], record: &Record) -> Markup {
     let buckets = (seconds.ceil() as usize).clamp(1, 3600);
     let mut count = [vec![0u32; buckets], vec![0; buckets], vec![0; buckets]];
     for o in operations {
-        let Some(at) = o.ret.or(Some(o.call)).and_then(|t| t.checked_sub(record.load_start_ns)) else { continue };
+        let Some(at) = o.ret.or(Some(o.call)).and_then(|t| t.checked_sub(record.load_start_ns)) else {
+            continue;
+        };
         let outcome = match o.outcome {
             OpOutcome::Ok(_) => 0,
             OpOutcome::Fail => 1,
@@ -175,7 +177,8 @@ pub(super) fn rate(operations: &[Operation], record: &Record) -> Markup {
     let plane = Plane { seconds: buckets as f64, low: 0.0, high: f64::from(high) * 1.1, log: false };
     let lines = [("succeeded", "#1a7f4b"), ("failed", "#bc4c00"), ("unknown", "#cf222e")];
     let path = |n: &[u32]| {
-        let point = |(i, v): (usize, &u32)| format!("{},{}", px(plane.x(i as f64 + 0.5)), px(plane.y(f64::from(*v))));
+        let point =
+            |(i, v): (usize, &u32)| format!("{},{}", px(plane.x(i as f64 + 0.5)), px(plane.y(f64::from(*v))));
         n.iter().enumerate().map(point).collect::<Vec<_>>().join(" ")
     };
     let body = html! {
@@ -190,7 +193,8 @@ pub(super) fn rate(operations: &[Operation], record: &Record) -> Markup {
 
 /// Response time over percentile, a line for each path; the axis is stretched towards the slow end.
 pub(super) fn percentiles(p: &Performance) -> Markup {
-    let series: Vec<&Series> = p.by_path.iter().chain(&p.by_f).filter(|s| s.ok > 1).take(COLOURS.len()).collect();
+    let series: Vec<&Series> =
+        p.by_path.iter().chain(&p.by_f).filter(|s| s.ok > 1).take(COLOURS.len()).collect();
     if series.is_empty() {
         return html! { p { "Nothing was completed." } };
     }
@@ -201,7 +205,8 @@ pub(super) fn percentiles(p: &Performance) -> Markup {
     let plane = Plane { seconds: 5.0, low, high: high.max(low * 10.0), log: true };
     let line = |s: &Series| {
         let all = s.response.curve.iter();
-        let points = all.map(|q| format!("{},{}", px(plane.x(nines(q.quantile))), px(plane.y(q.ns as f64 / 1e6))));
+        let points =
+            all.map(|q| format!("{},{}", px(plane.x(nines(q.quantile))), px(plane.y(q.ns as f64 / 1e6))));
         points.collect::<Vec<_>>().join(" ")
     };
     let name = |s: &Series| s.path.clone().or_else(|| s.f.clone()).unwrap_or_default();

@@ -93,7 +93,10 @@ fn operations(r: &Results) -> String {
     }
     if r.record.late_starts > 0 {
         let (n, max) = (r.record.late_starts, ms(r.record.latest_start_ns));
-        let _ = writeln!(out, "  the tester itself fell behind: {n} operations began over 10 ms late (at most {max} ms)");
+        let _ = writeln!(
+            out,
+            "  the tester itself fell behind: {n} operations began over 10 ms late (at most {max} ms)"
+        );
     }
     if let Some(l) = r.record.links {
         let (asked, measured) = (ms(l.asked_ns), ms(l.measured_ns));
@@ -131,7 +134,8 @@ fn faults(r: &Results) -> String {
     }
     let missed = r.record.faults.iter().filter(|f| !f.effect.seen).count();
     if missed > 0 {
-        let _ = writeln!(out, "  {missed} of {} faults had no effect that could be seen", r.record.faults.len());
+        let _ =
+            writeln!(out, "  {missed} of {} faults had no effect that could be seen", r.record.faults.len());
     }
     out
 }

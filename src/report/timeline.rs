@@ -65,7 +65,8 @@ pub(super) fn draw(anomaly: &Anomaly, operations: &[Operation]) -> Markup {
 }
 
 fn labels(anomaly: &Anomaly) -> Vec<(usize, String)> {
-    let window = anomaly.details.get("window").and_then(Json::as_array).map(Vec::as_slice).unwrap_or_default();
+    let window =
+        anomaly.details.get("window").and_then(Json::as_array).map(Vec::as_slice).unwrap_or_default();
     let label = |v: &Json| Some((v.get("id")?.as_u64()? as usize, v.get("label")?.as_str()?.to_owned()));
     window.iter().filter_map(label).collect()
 }

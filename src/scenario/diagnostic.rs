@@ -51,7 +51,8 @@ impl Diagnostic {
             _ => String::new(),
         };
         let (line, column) = wrong.and_then(|w| find(text, w, line)).unwrap_or((line, column));
-        let hint = format!("{}{expected}", near.strip_prefix("; ").map(|n| format!("{n} ")).unwrap_or_default());
+        let hint =
+            format!("{}{expected}", near.strip_prefix("; ").map(|n| format!("{n} ")).unwrap_or_default());
         Diagnostic { place: Some(Place::new(file, text, line, column)), message: head, hint }
     }
 

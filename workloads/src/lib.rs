@@ -24,11 +24,10 @@ pub use register::Register;
 use checkers::ReadMode;
 use serde::{Deserialize, Serialize};
 
-/// The workloads: name, what it does, the checker that judges it and the model it is judged by.
+/// The workloads: name, what it does, and the model it is judged by.
 pub const WORKLOADS: &[Info] = &[Info {
     name: "register",
     doc: "read, write and compare-and-set over a handful of hot keys with unique values",
-    checker: "linearizable",
     model: "cas-register",
     ops: &["read", "write", "cas"],
 }];
@@ -40,9 +39,7 @@ pub struct Info {
     pub name: &'static str,
     /// One line.
     pub doc: &'static str,
-    /// The checker that judges it unless the test file says otherwise.
-    pub checker: &'static str,
-    /// The model for that checker.
+    /// The model by which the linearizability checker judges it.
     pub model: &'static str,
     /// The operations it can ask for.
     pub ops: &'static [&'static str],

@@ -131,7 +131,7 @@ pub struct Meta {
     pub rounds: Option<u32>,
     /// Whether the node passed it on to another.
     pub forwarded: Option<bool>,
-    /// Phase of the test: `load` or `final`.
+    /// Phase of the test: absent for the load; `warm-up`, `settle` or `final` around it.
     pub phase: Option<Arc<str>>,
 }
 
