@@ -53,6 +53,15 @@ pub struct Results {
     pub performance: Performance,
 }
 
+impl Results {
+    /// The verdicts, the worst first.
+    pub fn verdicts(&self) -> Vec<&Verdict> {
+        let mut all: Vec<&Verdict> = self.checkers.values().collect();
+        all.sort_by_key(|v| std::cmp::Reverse(v.validity));
+        all
+    }
+}
+
 /// How many operations ended how.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Tallies {

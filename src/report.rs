@@ -45,6 +45,82 @@ fn histograms(results: &Results, store: &Store) -> Result<()> {
     Ok(())
 }
 
+/// A small run made by hand, for the tests of every face.
+#[cfg(test)]
+pub(crate) mod sample {
+    use crate::{
+        judge::{self, Results},
+        plan::TestPlan,
+        run::{Leader, Record},
+        scenario::Scenario,
+        store::Store,
+    };
+    use checkers::{Event, Header, Kind, Meta, Op, Process, ReadMode, Ret, Value, jsonl};
+    use nemesis::{Effect, FaultKind, Receipt};
+    use std::path::Path;
+
+    const MS: u64 = 1_000_000;
+
+    /// Two clients, a write that is acknowledged and a read that does not see it; a pause that was observed.
+    pub(crate) fn run(folder: &Path) -> (Results, TestPlan, Store) {
+        let store = Store::create(folder, "sample", "20260101T000000Z").expect("a folder");
+        let mut file = Vec::new();
+        let nodes = vec!["n1".to_owned(), "n2".to_owned()];
+        jsonl::write_header(&mut file, &Header::new("sample", 7, "2026-01-01T00:00:00Z", nodes))
+            .expect("a header");
+        for (index, (ms, process, kind, value)) in EVENTS.into_iter().enumerate() {
+            let key = Value::Int(1);
+            let op = match process {
+                2 => Op::Read { key, mode: ReadMode::Default },
+                _ => Op::Write { key, value: Value::Int(5) },
+            };
+            let ret = (kind == Kind::Ok).then(|| value.map_or(Ret::Done, |v| Ret::Value(Value::Int(v))));
+            let path = (kind == Kind::Ok).then(|| if process == 2 { "lease-read" } else { "1-rtt" }.into());
+            let meta = Meta { path, intended: (kind == Kind::Invoke).then_some(ms * MS), ..Meta::default() };
+            let (index, time, process) = (index as u64, ms * MS, Process::Client(process));
+            jsonl::write_event(&mut file, &Event { index, time, process, kind, op, ret, meta })
+                .expect("an event");
+        }
+        store.write("history.jsonl", file).expect("a history");
+        let scenario = Scenario::parse("sample", "{name: sample, nemesis: none}").expect("a scenario");
+        let plan = TestPlan::new(&scenario, 7).expect("a plan");
+        let pause = Receipt {
+            step: 0,
+            kind: FaultKind::Pause,
+            fault: "pause leader".to_owned(),
+            targets: vec!["n1".to_owned()],
+            links: vec![],
+            on: "n1".to_owned(),
+            start_ns: 12 * MS,
+            end_ns: 40 * MS,
+            effect: Effect::seen("n1 is stopped and does not answer"),
+            healed: Effect::seen("answers again"),
+            majority: true,
+            error: None,
+        };
+        let leader = |ms: u64, node: &str| Leader { since_ns: ms * MS, node: node.to_owned() };
+        let record = Record {
+            faults: vec![pause],
+            load_start_ns: 0,
+            load_end_ns: 60 * MS,
+            leaders: vec![leader(0, "n1"), leader(30, "n2")],
+            ..Record::default()
+        };
+        let folder = Path::new("store/sample/20260101T000000Z");
+        let results = judge::judge(&store.file("history.jsonl"), &plan, record, folder).expect("a verdict");
+        (results, plan, store)
+    }
+
+    const EVENTS: [(u64, u64, Kind, Option<i64>); 6] = [
+        (1, 2, Kind::Invoke, None),
+        (2, 1, Kind::Invoke, None),
+        (5, 1, Kind::Ok, None),
+        (6, 2, Kind::Ok, Some(5)),
+        (50, 2, Kind::Invoke, None),
+        (53, 2, Kind::Ok, Some(4)),
+    ];
+}
+
 /// Nanoseconds as milliseconds with three significant digits or so: `0.123`, `4.56`, `789`.
 pub(crate) fn ms(ns: u64) -> String {
     let ms = ns as f64 / 1e6;

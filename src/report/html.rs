@@ -35,7 +35,7 @@ fn page(r: &Results, plan: &TestPlan, operations: &[Operation]) -> Markup {
                         (r.operations.fail) " failed, " (r.operations.info) " unknown · " (r.record.faults.len()) " faults" }
                 }
                 main {
-                    @for v in r.checkers.values() { (verdict(v, operations)) }
+                    @for v in r.verdicts() { (verdict(v, operations)) }
                     section {
                         h2 { "Latency over time" }
                         p { "Response time of each operation, from when it was due; logarithmic. Bands are faults in force." }
@@ -109,5 +109,20 @@ fn latencies(r: &Results) -> Markup {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_page_stands_alone_and_shows_the_counterexample() {
+        let folder = tempfile::tempdir().unwrap();
+        let (results, plan, store) = crate::report::sample::run(folder.path());
+        let page = super::render(&results, &plan, &store).unwrap();
+        for outside in ["<script", "src=", "href=", "@import", "url("] {
+            assert!(!page.contains(outside), "the page asks for something outside: {outside}");
+        }
+        let body = page.split("<main>").nth(1).unwrap().replace('>', ">\n");
+        insta::assert_snapshot!(body);
     }
 }

@@ -25,3 +25,13 @@ pub fn render(results: &Results) -> Result<String> {
     report.add_test_suite(suite);
     Ok(report.to_string()?)
 }
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn a_violation_is_a_failure_and_an_empty_pass_an_error() {
+        let folder = tempfile::tempdir().unwrap();
+        let xml = super::render(&crate::report::sample::run(folder.path()).0).unwrap();
+        insta::assert_snapshot!(xml);
+    }
+}

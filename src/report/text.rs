@@ -64,7 +64,7 @@ pub fn verdict(v: &Verdict) -> String {
 pub fn render(r: &Results) -> String {
     let mut out = String::new();
     out += &format!("\n{} {} (seed {})\n", word(r.valid), r.test, r.seed);
-    for v in r.checkers.values() {
+    for v in r.verdicts() {
         out += &format!("\n{}", verdict(v));
     }
     out += &format!("\n{}", operations(r));
@@ -167,4 +167,13 @@ fn latencies(r: &Results) -> String {
     }
     let rate = format!("latency, ms ({:.0} ok/s)", p.total.ok_per_second);
     table(&[&rate, "count", "p50", "p90", "p99", "p99.9", "max"], &rows, 6)
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn a_report_says_everything() {
+        let folder = tempfile::tempdir().unwrap();
+        insta::assert_snapshot!(super::render(&crate::report::sample::run(folder.path()).0));
+    }
 }

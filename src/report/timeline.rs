@@ -6,9 +6,11 @@
 use checkers::{Anomaly, Operation};
 use maud::{Markup, html};
 use serde_json::Value as Json;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-const COLUMN: f64 = 34.0;
+/// The least distance between two events, and the room that a letter takes, in pixels.
+const STEP: f64 = 16.0;
+const LETTER: f64 = 6.4;
 const LANE: f64 = 30.0;
 const LEFT: f64 = 90.0;
 
@@ -25,18 +27,32 @@ pub(super) fn draw(anomaly: &Anomaly, operations: &[Operation]) -> Markup {
     let guilty = anomaly.details.get("operation").and_then(Json::as_u64).map(|id| id as usize);
     let minimal = ids("minimal");
     let labels: Vec<(usize, String)> = labels(anomaly);
-    // Every call and every return gets a column of its own, in order; calls before returns where times are equal.
+    let label =
+        |o: &Operation| labels.iter().find(|l| l.0 == o.id).map_or(o.op.f(), |l| l.1.as_str()).to_owned();
+    // Every call and every return gets a place of its own, in order (calls first where times are equal), and as far
+    // apart as the label between them needs.
     let mut events: Vec<(u64, bool, usize)> = Vec::new();
     for o in &shown {
         events.push((o.call, false, o.id));
         events.extend(o.ret.map(|ret| (ret, true, o.id)));
     }
     events.sort_unstable();
-    let column = |id: usize, end: bool| events.iter().position(|e| e.1 == end && e.2 == id);
+    let mut places: BTreeMap<(usize, bool), f64> = BTreeMap::new();
+    let mut x = LEFT;
+    for &(_, end, id) in &events {
+        x += STEP;
+        if end && let (Some(start), Some(o)) = (places.get(&(id, false)), shown.iter().find(|o| o.id == id)) {
+            x = x.max(start + label(o).chars().count() as f64 * LETTER + 12.0);
+        }
+        places.insert((id, end), x);
+    }
+    let right = x
+        + shown.iter().map(|o| label(o).chars().count()).max().unwrap_or(0) as f64 * LETTER / 2.0
+        + 2.0 * STEP;
     let mut lanes: Vec<u64> = shown.iter().map(|o| o.process).collect();
     lanes.sort_unstable();
     lanes.dedup();
-    let width = LEFT + (events.len() + 1) as f64 * COLUMN;
+    let width = right + STEP;
     let height = lanes.len() as f64 * LANE + 10.0;
     html! {
         svg viewBox=(format!("0 0 {width} {height}")) style=(format!("width:{width}px;max-width:none")) role="img" aria-label="timeline" {
@@ -46,21 +62,20 @@ pub(super) fn draw(anomaly: &Anomaly, operations: &[Operation]) -> Markup {
             }
             @for o in &shown {
                 @let lane = lanes.iter().position(|p| *p == o.process).unwrap_or(0) as f64;
-                @let from = column(o.id, false).unwrap_or(0) as f64;
-                @let to = column(o.id, true).map_or(events.len() as f64, |c| c as f64);
-                @let label = labels.iter().find(|l| l.0 == o.id).map_or(o.op.f(), |l| l.1.as_str());
+                @let from = places.get(&(o.id, false)).copied().unwrap_or(LEFT);
+                @let to = places.get(&(o.id, true)).copied().unwrap_or(right);
                 @let fill = if guilty == Some(o.id) { "#ffb3ad" } else if minimal.contains(&o.id) { "#b6d4fe" } else { "#e7ebef" };
                 g {
                     title { (format!("operation {}, {:.3} ms to {}", o.id, o.call as f64 / 1e6,
                         o.ret.map_or("never answered".to_owned(), |r| format!("{:.3} ms", r as f64 / 1e6)))) }
-                    rect x=(LEFT + from * COLUMN) y=(lane * LANE + 6.0) width=((to - from) * COLUMN) height="24" rx="4"
+                    rect x=(from) y=(lane * LANE + 6.0) width=(to - from) height="24" rx="4"
                         fill=(fill) stroke="#57606a" stroke-dasharray=[o.ret.is_none().then_some("4 3")] {}
-                    text x=(LEFT + from * COLUMN + 5.0) y=(lane * LANE + 22.0) { (label) }
+                    text x=(from + 5.0) y=(lane * LANE + 22.0) { (label(o)) }
                 }
             }
         }
         p.quiet { "Red: the operation that cannot be placed. Blue: with it, a smallest part that is still wrong. Dashed: never answered. "
-            "Columns are events in order, not to scale; hover for times." }
+            "Events are in order, not to scale; hover for times." }
     }
 }
 
