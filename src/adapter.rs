@@ -1,4 +1,4 @@
-//! How a system is plugged in: [`Adapter`] and, for its clients, [`Client`](workloads::Client).
+//! How a system is plugged in: [`Adapter`] and, for its clients, [`Client`].
 //!
 //! ```text
 //! Adapter::command   what starts a node                 Adapter::connect       a client of one process

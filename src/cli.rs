@@ -1,6 +1,6 @@
 //! The command line: one file a command.
 //!
-//! Data goes to stdout, progress and errors to stderr; exit codes are those of [`exit`](crate::exit).
+//! Data goes to stdout, progress and errors to stderr; exit codes are those of [`exit`].
 
 pub mod bugs;
 mod check;

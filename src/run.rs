@@ -1,5 +1,5 @@
 //! The one run loop: set up, wait until ready, load and faults, heal, final reads, tear down. Judging comes after, in
-//! [`judge`](crate::judge).
+//! [`judge`].
 //!
 //! ```text
 //! set up ─ ready ─┬─ workers ── journal ─┐                       ┌▶ history.jsonl

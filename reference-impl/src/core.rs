@@ -22,7 +22,7 @@
 //! else, through a loop-back that obeys the same rule, so that the leader's own vote counts only when it is on disk.
 //!
 //! Deliberately not here: sockets, clocks, threads, files, and any randomness but the seeded one of [`Config::seed`].
-//! Snapshots, truncation, membership and quorum reads are not there yet; they belong beside [`learner`] and [`lease`].
+//! Snapshots, truncation, membership and quorum reads are not there yet; they belong beside `learner` and `lease`.
 
 mod acceptor;
 mod ballot;

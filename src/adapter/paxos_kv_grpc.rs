@@ -5,7 +5,7 @@
 //! client ── Execute(Command { client_id, seq, op }) ──▶ any node ──▶ Reply { result, served }
 //! ```
 //! It knows the cluster by its published protocol only. What it must get right is the classification of errors: see
-//! [`attempt`](PaxosKvClient::attempt).
+//! `PaxosKvClient::attempt`.
 
 use super::{Adapter, Claim, Node, Session};
 use async_trait::async_trait;

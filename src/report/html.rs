@@ -1,7 +1,7 @@
 //! Results as one self-contained HTML page: verdict, counterexample, latency over time, rate, faults, percentiles.
 //!
-//! No scripts, no fonts, no requests: the page can be mailed. Charts are SVG from [`chart`](super::chart), the
-//! counterexample from [`timeline`](super::timeline).
+//! No scripts, no fonts, no requests: the page can be mailed. Charts are SVG from the module `chart`, the
+//! counterexample from `timeline`.
 
 use super::{chart, ms, text, timeline};
 use crate::{judge, judge::Results, plan::TestPlan, store::Store};

@@ -26,7 +26,7 @@ pub type Call = u64;
 pub enum Input {
     /// A message arrived.
     Message { from: NodeId, message: Message },
-    /// A client calls. `deadline` is how long the node may keep trying (`None`: [`Timing::deadline`]).
+    /// A client calls. `deadline` is how long the node may keep trying (`None`: `Timing::deadline`).
     Client { call: Call, command: Command, deadline: Option<Duration>, no_forward: bool },
     /// Time has passed.
     Tick,
