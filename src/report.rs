@@ -45,6 +45,17 @@ fn histograms(results: &Results, store: &Store) -> Result<()> {
     Ok(())
 }
 
+/// Nanoseconds as milliseconds with three significant digits or so: `0.123`, `4.56`, `789`.
+pub(crate) fn ms(ns: u64) -> String {
+    let ms = ns as f64 / 1e6;
+    match ms {
+        x if x < 1.0 => format!("{x:.3}"),
+        x if x < 10.0 => format!("{x:.2}"),
+        x if x < 100.0 => format!("{x:.1}"),
+        x => format!("{x:.0}"),
+    }
+}
+
 /// A small run made by hand, for the tests of every face.
 #[cfg(test)]
 pub(crate) mod sample {
@@ -119,15 +130,4 @@ pub(crate) mod sample {
         (50, 2, Kind::Invoke, None),
         (53, 2, Kind::Ok, Some(4)),
     ];
-}
-
-/// Nanoseconds as milliseconds with three significant digits or so: `0.123`, `4.56`, `789`.
-pub(crate) fn ms(ns: u64) -> String {
-    let ms = ns as f64 / 1e6;
-    match ms {
-        x if x < 1.0 => format!("{x:.3}"),
-        x if x < 10.0 => format!("{x:.2}"),
-        x if x < 100.0 => format!("{x:.1}"),
-        x => format!("{x:.0}"),
-    }
 }

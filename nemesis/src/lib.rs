@@ -12,7 +12,7 @@
 //!     trait Cluster  (implemented by the controller: kill, pause, shape a link, …)
 //! ```
 //!
-//! Reading order: [`fault`], [`target`], [`grudge`], [`plan`], [`schedule`], [`cluster`], [`receipt`], [`inject`].
+//! Reading order: [`fault`], [`target`], [`mod@grudge`], [`plan`], [`mod@schedule`], [`cluster`], [`receipt`], [`inject`].
 //!
 //! This crate knows nodes and links, never operations: it cannot tell a read from a write, and does not judge.
 
