@@ -136,7 +136,7 @@ fn two_runs_side_by_side_do_not_disturb_each_other() {
 fn guards_turn_empty_passes_into_unknown() {
     let folder = tempfile::tempdir().unwrap();
     let cases: [(&str, &[&str]); 3] = [
-        ("never overlapped", &["--nemesis", "none", "--clients", "1", "--time-limit", "2s"]),
+        ("ever overlapped", &["--nemesis", "none", "--clients", "1", "--time-limit", "2s"]),
         ("too short for one", &["--nemesis", "kill", "--time-limit", "2s"]),
         ("no `slow` had an effect", &["slow-nothing.yaml", "--time-limit", "5s"]),
     ];
