@@ -3,15 +3,23 @@
 //! ```text
 //! step:  sleep until `at` ─ resolve target ─ inject ─ observe ─ sleep until `until` ─ heal ─ observe ─▶ Receipt
 //! ```
-//! Each step is a task of its own. Process faults hold their node: a second one that wants the same node picks none
-//! and says so. Link faults add up. Time comes from a [`Timeline`]; this module owns no clock.
+//! Each step is a task of its own. What is done to a node holds it: a second such fault that wants the same node picks
+//! none and says so. Clocks are held apart from nodes, and link faults add up. Time comes from a [`Timeline`]; this module
+//! owns no clock. One submodule for each [`Family`] says how it is injected, observed and healed.
+
+mod clock;
+mod damage;
+mod disk;
+mod limits;
+mod network;
+mod process;
 
 use crate::{
-    cluster::{Cluster, ClusterError, Cut, Link, LinkShape, LinkStats, NodeName, NodeState},
-    fault::FaultKind,
-    grudge::{bridge, grudge, majority_connected},
+    cluster::{Cluster, ClusterError, Cut, Link, LinkShape, LinkStats, NodeName, NodeState, Probe},
+    fault::{Family, FaultKind},
+    grudge::{bridge, majority_connected},
     receipt::{Effect, Receipt},
-    schedule::{Schedule, Step, sides},
+    schedule::{Schedule, Step},
     target::Target,
 };
 use async_trait::async_trait;
@@ -57,17 +65,29 @@ pub struct Nemesis {
     timeline: Arc<dyn Timeline>,
     sink: Sink,
     base: LinkShape,
-    held: Arc<Mutex<BTreeMap<NodeName, usize>>>,
+    held: Arc<Mutex<BTreeMap<(NodeName, Grip), Held>>>,
     links: Arc<tokio::sync::Mutex<BTreeMap<usize, BTreeMap<Link, LinkShape>>>>,
 }
 
+/// What of a node a fault takes hold of, so that no second one interferes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Grip {
+    /// The process and what it stands on.
+    Node,
+    /// The wall clock.
+    Clock,
+}
+
+/// Who holds.
+#[derive(Clone, Copy, Debug)]
+struct Held {
+    step: usize,
+    down: bool,
+}
+
 const MS: u64 = 1_000_000;
-/// Links are observed from a moment after they were cut, so that a write under way at the cut is not taken for a leak.
-const SETTLE: u64 = 20 * MS;
 /// How long healing may take to show.
 const HEAL_LIMIT: u64 = 10_000 * MS;
-/// A pause shorter than this is not probed by a request, which would outlast it.
-const PROBE_FROM: u64 = 600 * MS;
 
 impl Nemesis {
     /// A nemesis for a cluster whose links all have the shape `base` while nothing is done to them.
@@ -80,10 +100,11 @@ impl Nemesis {
         if self.base == LinkShape::default() {
             return Ok(());
         }
-        for link in all_links(self.cluster.nodes()) {
-            self.cluster.shape(&link, self.base).await?;
-        }
-        Ok(())
+        self.cluster.shape(&self.everywhere(self.base)).await
+    }
+
+    fn everywhere(&self, shape: LinkShape) -> BTreeMap<Link, LinkShape> {
+        all_links(self.cluster.nodes()).into_iter().map(|link| (link, shape)).collect()
     }
 
     /// Carries out the schedule, whose times count from `origin` (nanoseconds of the timeline). When `stop` becomes
@@ -100,23 +121,39 @@ impl Nemesis {
         receipts
     }
 
-    /// Undoes whatever may still be in force: opens all links, resumes the paused, starts the dead. Returns what went
-    /// wrong.
+    /// Undoes whatever may still be in force: opens all links, mends disks and clocks, resumes the paused, starts the
+    /// dead. Returns what went wrong.
     pub async fn heal_everything(&self) -> Vec<ClusterError> {
         let mut errors = Vec::new();
-        let links_touched = self.cluster.supports(crate::Capability::Links).is_ok();
-        if links_touched {
-            self.links.lock().await.clear();
-            for link in all_links(self.cluster.nodes()) {
-                errors.extend(self.cluster.shape(&link, self.base).await.err());
+        let can = |c| self.cluster.supports(c).is_ok();
+        use crate::Capability::{Clock, Cpu, Cut, Disk, Memory, Processes};
+        let touched = !std::mem::take(&mut *self.links.lock().await).is_empty();
+        if touched || can(Cut) {
+            errors.extend(self.cluster.shape(&self.everywhere(self.base)).await.err());
+        }
+        let held: Vec<(NodeName, Grip)> = self.lock_held().keys().cloned().collect();
+        for (node, grip) in held {
+            match grip {
+                Grip::Clock if can(Clock) => errors.extend(self.cluster.set_clock(&node, 0).await.err()),
+                Grip::Node => {
+                    if can(Disk) {
+                        errors.extend(self.cluster.trouble_disk(&node, Default::default()).await.err());
+                    }
+                    if can(Cpu) || can(Memory) {
+                        errors.extend(self.cluster.limit(&node, Default::default()).await.err());
+                    }
+                }
+                Grip::Clock => {}
             }
         }
         for node in self.cluster.nodes() {
             match self.cluster.state(node).await {
                 NodeState::Running => {}
                 NodeState::Paused => errors.extend(self.cluster.resume(node).await.err()),
-                NodeState::Dead(_) => errors.extend(self.cluster.start(node).await.err()),
+                NodeState::Dead(_) if can(Processes) => errors.extend(self.cluster.start(node).await.err()),
+                NodeState::Dead(_) => {}
             }
+            self.cluster.excuse(node, false);
         }
         self.lock_held().clear();
         errors
@@ -137,8 +174,7 @@ impl Nemesis {
             }
         };
         self.tell(&run, "start", None);
-        run.at_cut = self.stats(&run.links).await;
-        let injected = self.inject(&step, &run).await;
+        let injected = self.inject(&step, &mut run).await;
         run.receipt.start_ns = self.timeline.now();
         if let Err(e) = &injected {
             run.receipt.error = Some(e.to_string());
@@ -146,27 +182,27 @@ impl Nemesis {
         self.tell(&run, "started", injected.err().map(|e| e.to_string()));
         run.receipt.majority = self.majority().await;
         let until = origin + step.until.ns();
-        self.observe_early(&mut run, until).await;
-        self.wait(until, &mut stop).await;
+        self.observe_early(&step, &mut run, until).await;
+        self.while_in_force(&step, &mut run, until, &mut stop).await;
         self.observe_late(&step, &mut run).await;
         // Another fault may have taken the majority away meanwhile.
         run.receipt.majority &= self.majority().await;
         self.tell(&run, "stop", Some(run.receipt.effect.what.clone()));
         run.receipt.end_ns = self.timeline.now();
-        let healed = self.heal(&step, &run).await;
+        let healed = self.heal(&step, &mut run).await;
         self.release(step.id);
         run.receipt.healed = match healed {
             Err(e) => {
                 run.receipt.error = Some(e.to_string());
                 Effect::missing(e.to_string())
             }
-            Ok(()) => self.observe_healed(&run, &mut stop).await,
+            Ok(()) => self.observe_healed(&step, &run, &mut stop).await,
         };
         self.tell(&run, "stopped", Some(run.receipt.healed.what.clone()));
         Some(run.receipt)
     }
 
-    /// Resolves the target and takes hold of its nodes.
+    /// Resolves the target and takes hold of it.
     async fn choose(&self, step: &Step) -> Result<Running, String> {
         let nodes = self.cluster.nodes();
         let mut rng = step.rng();
@@ -177,30 +213,12 @@ impl Nemesis {
             (_, Some(shape)) if shape.needs_leader() => self.cluster.leader().await,
             _ => None,
         };
-        match step.fault.fault {
-            FaultKind::Partition => {
-                let shape = step.fault.shape.ok_or("a partition without a shape")?;
-                let cut = grudge(shape, nodes, leader.as_ref(), &mut rng);
-                run.receipt.on = sides(nodes, &cut);
-                run.links = cut;
-            }
-            FaultKind::Slow => {
-                run.targets = step.fault.target.resolve(nodes, leader.as_ref(), &mut rng);
-                run.links = all_links(nodes)
-                    .into_iter()
-                    .filter(|l| run.targets.contains(&l.from) || run.targets.contains(&l.to))
-                    .collect();
-                run.receipt.on = run.targets.join(" ");
-            }
-            FaultKind::Kill | FaultKind::Pause => {
-                let wanted = step.fault.target.resolve(nodes, leader.as_ref(), &mut rng);
-                let mut held = self.lock_held();
-                run.targets = wanted.iter().filter(|x| !held.contains_key(*x)).cloned().collect();
-                if run.targets.is_empty() {
-                    return Err(format!("skipped: {} already down by another fault", wanted.join(" ")));
-                }
-                held.extend(run.targets.iter().map(|x| (x.clone(), step.id)));
-                run.receipt.on = run.targets.join(" ");
+        let wanted = step.fault.target.resolve(nodes, leader.as_ref(), &mut rng);
+        match step.fault.fault.family() {
+            Family::Network => network::choose(step, nodes, leader.as_ref(), wanted, &mut run)?,
+            Family::Clock => self.take_hold(step, Grip::Clock, wanted, &mut run)?,
+            Family::Process | Family::Disk | Family::Damage | Family::Limits => {
+                self.take_hold(step, Grip::Node, wanted, &mut run)?;
             }
         }
         run.receipt.targets = run.targets.iter().map(|x| x.to_string()).collect();
@@ -208,194 +226,129 @@ impl Nemesis {
         Ok(run)
     }
 
-    async fn inject(&self, step: &Step, run: &Running) -> Result<(), ClusterError> {
-        match step.fault.fault {
-            FaultKind::Kill => {
-                let jobs = run.targets.iter().map(|x| self.cluster.kill(x));
-                all_of(jobs.collect()).await
-            }
-            FaultKind::Pause => {
-                let jobs = run.targets.iter().map(|x| self.cluster.pause(x));
-                all_of(jobs.collect()).await
-            }
-            FaultKind::Partition => {
-                let cut = if step.fault.reset { Cut::Reset } else { Cut::Hold };
-                self.shape(step.id, run, LinkShape { cut, ..LinkShape::default() }).await
-            }
-            FaultKind::Slow => self.shape(step.id, run, step.fault.link.unwrap_or_default()).await,
-        }
-    }
-
-    async fn heal(&self, step: &Step, run: &Running) -> Result<(), ClusterError> {
-        match step.fault.fault {
-            FaultKind::Kill => all_of(run.targets.iter().map(|x| self.cluster.start(x)).collect()).await,
-            FaultKind::Pause => all_of(run.targets.iter().map(|x| self.cluster.resume(x)).collect()).await,
-            FaultKind::Partition | FaultKind::Slow => {
-                let mut active = self.links.lock().await;
-                active.remove(&step.id);
-                self.apply(&active, &run.links).await
-            }
-        }
-    }
-
-    async fn shape(&self, id: usize, run: &Running, shape: LinkShape) -> Result<(), ClusterError> {
-        let mut active = self.links.lock().await;
-        active.insert(id, run.links.iter().map(|l| (l.clone(), shape)).collect());
-        self.apply(&active, &run.links).await
-    }
-
-    async fn apply(
+    /// Holds those of the wanted nodes that nobody holds yet.
+    fn take_hold(
         &self,
-        active: &BTreeMap<usize, BTreeMap<Link, LinkShape>>,
-        links: &BTreeSet<Link>,
-    ) -> Result<(), ClusterError> {
-        for link in links {
-            let shape = active.values().filter_map(|m| m.get(link)).fold(self.base, |a, b| a.and(*b));
-            self.cluster.shape(link, shape).await?;
+        step: &Step,
+        grip: Grip,
+        wanted: Vec<NodeName>,
+        run: &mut Running,
+    ) -> Result<(), String> {
+        let mut held = self.lock_held();
+        let free = wanted.iter().filter(|x| !held.contains_key(&((*x).clone(), grip)));
+        run.targets = free.cloned().collect();
+        if run.targets.is_empty() {
+            let by = if grip == Grip::Clock { "the clock is held" } else { "already down or held" };
+            return Err(format!("skipped: {} {by} by another fault", wanted.join(" ")));
         }
+        let down = step.fault.fault.takes_down();
+        held.extend(run.targets.iter().map(|x| ((x.clone(), grip), Held { step: step.id, down })));
+        run.receipt.on = run.targets.join(" ");
         Ok(())
     }
 
+    async fn inject(&self, step: &Step, run: &mut Running) -> Result<(), ClusterError> {
+        match step.fault.fault.family() {
+            Family::Process => self.inject_process(step, run).await,
+            Family::Network => self.inject_network(step, run).await,
+            Family::Clock => self.inject_clock(step, run).await,
+            Family::Disk => self.inject_disk(step, run).await,
+            Family::Damage => self.inject_damage(step, run).await,
+            Family::Limits => self.inject_limits(step, run).await,
+        }
+    }
+
     /// What can be seen as soon as the fault is in force.
-    async fn observe_early(&self, run: &mut Running, until: u64) {
-        match run.receipt.kind {
-            FaultKind::Kill | FaultKind::Pause => {
-                let mut seen = Vec::new();
-                let mut missing = Vec::new();
-                for node in &run.targets {
-                    let state = self.cluster.state(node).await;
-                    match (run.receipt.kind, &state) {
-                        (FaultKind::Kill, NodeState::Dead(how)) => seen.push(format!("{node} {how}")),
-                        (FaultKind::Pause, NodeState::Paused) => {
-                            let probe = until.saturating_sub(self.timeline.now()) >= PROBE_FROM;
-                            if probe && self.cluster.answers(node).await {
-                                missing.push(format!("{node} is stopped, yet it answers"));
-                            } else {
-                                let silent = if probe { " and does not answer" } else { "" };
-                                seen.push(format!("{node} is stopped{silent}"));
-                            }
-                        }
-                        _ => missing.push(format!("{node} is {state:?}")),
-                    }
-                }
-                run.receipt.effect = if missing.is_empty() && !seen.is_empty() {
-                    Effect::seen(seen.join(", "))
-                } else {
-                    Effect::missing(missing.join(", "))
-                };
-            }
-            FaultKind::Partition | FaultKind::Slow => {
-                let at = self.timeline.now() + SETTLE;
-                self.timeline.sleep_until(at.min(until)).await;
-                run.before = self.stats(&run.links).await;
+    async fn observe_early(&self, step: &Step, run: &mut Running, until: u64) {
+        match step.fault.fault.family() {
+            Family::Process => self.observe_process(run, until).await,
+            Family::Network => self.observe_network_early(run, until).await,
+            Family::Clock => {}
+            Family::Disk => {}
+            Family::Damage => self.observe_damage(run, until).await,
+            Family::Limits => {}
+        }
+    }
+
+    /// Returns when the interval is over or the run is stopped.
+    async fn while_in_force(
+        &self,
+        step: &Step,
+        run: &mut Running,
+        until: u64,
+        stop: &mut watch::Receiver<bool>,
+    ) {
+        match step.fault.fault {
+            FaultKind::ClockStrobe | FaultKind::ClockDrift => self.move_clock(step, run, until, stop).await,
+            _ => {
+                self.wait(until, stop).await;
             }
         }
     }
 
     /// What can be seen only after the fault has been in force for a while.
     async fn observe_late(&self, step: &Step, run: &mut Running) {
-        if !matches!(run.receipt.kind, FaultKind::Partition | FaultKind::Slow) {
-            return;
-        }
-        let after = self.stats(&run.links).await;
-        let delta = |link: &Link| {
-            let (a, b) = (
-                after.get(link).copied().unwrap_or_default(),
-                run.before.get(link).copied().unwrap_or_default(),
-            );
-            (a, b)
-        };
-        run.receipt.effect = if run.receipt.kind == FaultKind::Partition {
-            let mut held = (0, 0);
-            let mut leaks = Vec::new();
-            for link in &run.links {
-                let (a, b) = delta(link);
-                // What came since the cut, the settling time included; what was let through counts only after it.
-                let cut = run.at_cut.get(link).copied().unwrap_or_default();
-                let bytes = (a.held_bytes - cut.held_bytes) + (a.resets - cut.resets);
-                if a.delivered_bytes > b.delivered_bytes {
-                    leaks.push(format!("{link} let {} bytes through", a.delivered_bytes - b.delivered_bytes));
-                } else if bytes > 0 {
-                    held = (held.0 + 1, held.1 + bytes);
-                }
-            }
-            match (leaks.is_empty(), held) {
-                (false, _) => Effect::missing(leaks.join(", ")),
-                (true, (0, _)) => Effect::missing("nothing tried to pass the cut links"),
-                (true, (n, bytes)) => {
-                    Effect::seen(format!("{n} of {} links silent, {bytes} B held", run.links.len()))
-                }
-            }
-        } else {
-            self.slow_effect(step, run, &after)
-        };
-    }
-
-    fn slow_effect(&self, step: &Step, run: &Running, after: &BTreeMap<Link, LinkStats>) -> Effect {
-        let want = step.fault.link.unwrap_or_default();
-        let sum = |f: fn(&LinkStats) -> u64| {
-            let total = |m: &BTreeMap<Link, LinkStats>| m.values().map(f).sum::<u64>();
-            total(after).saturating_sub(total(&run.before))
-        };
-        let (chunks, ns, resets) = (sum(|s| s.delayed_chunks), sum(|s| s.delayed_ns), sum(|s| s.resets));
-        let mean = ns.checked_div(chunks).unwrap_or(0);
-        let text = format!(
-            "{chunks} chunks kept {:.1} ms on average, {resets} connections reset",
-            mean as f64 / 1e6
-        );
-        let delayed = chunks > 0 && mean >= want.delay.ns();
-        let wanted_delay = want.delay.ns() > 0 || want.jitter.ns() > 0 || want.bytes_per_second > 0;
-        if (wanted_delay && delayed && mean > 0) || (want.reset_probability > 0.0 && resets > 0) {
-            Effect::seen(text)
-        } else {
-            Effect::missing(text)
+        match step.fault.fault.family() {
+            Family::Process | Family::Damage => {}
+            Family::Network => self.observe_network_late(step, run).await,
+            Family::Clock => self.observe_clock(step, run).await,
+            Family::Disk => self.observe_disk(step, run).await,
+            Family::Limits => self.observe_limits(run).await,
         }
     }
 
-    async fn observe_healed(&self, run: &Running, stop: &mut watch::Receiver<bool>) -> Effect {
+    async fn heal(&self, step: &Step, run: &mut Running) -> Result<(), ClusterError> {
+        match step.fault.fault.family() {
+            Family::Process => self.heal_process(run).await,
+            Family::Network => self.heal_network(step, run).await,
+            Family::Clock => self.heal_clock(run).await,
+            Family::Disk => self.heal_disk(run).await,
+            Family::Damage => self.heal_damage(run).await,
+            Family::Limits => self.heal_limits(run).await,
+        }
+    }
+
+    async fn observe_healed(&self, step: &Step, run: &Running, stop: &mut watch::Receiver<bool>) -> Effect {
         let limit = self.timeline.now() + HEAL_LIMIT;
         let before = self.stats(&run.links).await;
         loop {
-            match run.receipt.kind {
-                FaultKind::Kill | FaultKind::Pause => {
-                    let mut silent = Vec::new();
-                    for node in &run.targets {
-                        if !self.cluster.answers(node).await {
-                            silent.push(node.to_string());
-                        }
-                    }
-                    if silent.is_empty() {
-                        return Effect::seen("answers again");
-                    }
-                    // Somebody else may have taken the node down meanwhile: then there is nothing to wait for.
-                    if run.targets.iter().any(|x| self.lock_held().contains_key(x)) {
-                        return Effect::missing("taken down again before it answered");
-                    }
-                    if self.timeline.now() > limit {
-                        return Effect::missing(format!("{} does not answer", silent.join(" ")));
-                    }
+            let seen = match step.fault.fault.family() {
+                Family::Network => self.network_healed(run, &before).await,
+                Family::Clock => self.clock_healed(run).await,
+                Family::Process | Family::Disk | Family::Damage | Family::Limits => {
+                    self.answers_again(run).await
                 }
-                FaultKind::Partition | FaultKind::Slow => {
-                    let now = self.stats(&run.links).await;
-                    let open =
-                        |l: &&Link| now[l].delivered_bytes > before.get(l).map_or(0, |s| s.delivered_bytes);
-                    let count = run.links.iter().filter(open).count();
-                    if count > 0 {
-                        return Effect::seen(format!(
-                            "bytes pass again ({count} of {} links at once)",
-                            run.links.len()
-                        ));
-                    }
-                    if self.timeline.now() > limit {
-                        return Effect::missing("no bytes pass the links");
-                    }
-                }
+            };
+            let missing = match seen {
+                Ok(effect) => return effect,
+                Err(missing) => missing,
+            };
+            if self.timeline.now() > limit {
+                return Effect::missing(missing);
             }
             if *stop.borrow() && self.timeline.now() + HEAL_LIMIT / 2 > limit {
                 return Effect::missing("not observed: the run was ending");
             }
             self.timeline.sleep_until(self.timeline.now() + 25 * MS).await;
         }
+    }
+
+    /// `Ok` when there is nothing more to wait for, otherwise what is missing.
+    async fn answers_again(&self, run: &Running) -> Result<Effect, String> {
+        let mut silent = Vec::new();
+        for node in &run.targets {
+            if !self.cluster.answers(node).await {
+                silent.push(node.to_string());
+            }
+        }
+        if silent.is_empty() {
+            return Ok(Effect::seen("answers again"));
+        }
+        // Somebody else may have taken the node down meanwhile: then there is nothing to wait for.
+        if run.targets.iter().any(|x| self.lock_held().contains_key(&(x.clone(), Grip::Node))) {
+            return Ok(Effect::missing("taken down again before it answered"));
+        }
+        Err(format!("{} does not answer", silent.join(" ")))
     }
 
     async fn stats(&self, links: &BTreeSet<Link>) -> BTreeMap<Link, LinkStats> {
@@ -407,7 +360,8 @@ impl Nemesis {
     }
 
     async fn majority(&self) -> bool {
-        let down: BTreeSet<NodeName> = self.lock_held().keys().cloned().collect();
+        let down: BTreeSet<NodeName> =
+            self.lock_held().iter().filter(|(_, h)| h.down).map(|((node, _), _)| node.clone()).collect();
         majority_connected(self.cluster.nodes(), &self.cut_links().await, &down)
     }
 
@@ -427,10 +381,10 @@ impl Nemesis {
     }
 
     fn release(&self, step: usize) {
-        self.lock_held().retain(|_, s| *s != step);
+        self.lock_held().retain(|_, held| held.step != step);
     }
 
-    fn lock_held(&self) -> std::sync::MutexGuard<'_, BTreeMap<NodeName, usize>> {
+    fn lock_held(&self) -> std::sync::MutexGuard<'_, BTreeMap<(NodeName, Grip), Held>> {
         self.held.lock().unwrap_or_else(|e| e.into_inner())
     }
 
@@ -449,6 +403,12 @@ struct Running {
     links: BTreeSet<Link>,
     at_cut: BTreeMap<Link, LinkStats>,
     before: BTreeMap<Link, LinkStats>,
+    probes: BTreeMap<Link, (Probe, Probe)>,
+    disks: BTreeMap<NodeName, crate::DiskStats>,
+    usage: BTreeMap<NodeName, crate::Usage>,
+    lost: Vec<String>,
+    clock: clock::Seen,
+    refused: BTreeSet<NodeName>,
     receipt: Receipt,
 }
 
@@ -459,6 +419,12 @@ impl Running {
             links: BTreeSet::new(),
             at_cut: BTreeMap::new(),
             before: BTreeMap::new(),
+            probes: BTreeMap::new(),
+            disks: BTreeMap::new(),
+            usage: BTreeMap::new(),
+            lost: vec![],
+            clock: clock::Seen::default(),
+            refused: BTreeSet::new(),
             receipt: Receipt {
                 step: step.id,
                 kind: step.fault.fault,
@@ -475,6 +441,15 @@ impl Running {
             },
         }
     }
+
+    /// What was seen and what was missing, as an effect: everything must have been seen, and something.
+    fn conclude(&mut self, seen: Vec<String>, missing: Vec<String>) {
+        self.receipt.effect = if missing.is_empty() && !seen.is_empty() {
+            Effect::seen(seen.join(", "))
+        } else {
+            Effect::missing(missing.join(", "))
+        };
+    }
 }
 
 /// Every directed link between different nodes.
@@ -482,24 +457,30 @@ pub fn all_links(nodes: &[NodeName]) -> BTreeSet<Link> {
     nodes.iter().flat_map(|a| nodes.iter().filter(move |b| *b != a).map(move |b| Link::new(a, b))).collect()
 }
 
-type Job<'a> = std::pin::Pin<Box<dyn Future<Output = Result<(), ClusterError>> + Send + 'a>>;
+type Job<'a, T> = std::pin::Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
-/// Runs all jobs at the same time and returns the first error, after all have ended.
-async fn all_of(jobs: Vec<Job<'_>>) -> Result<(), ClusterError> {
-    let mut jobs = jobs;
-    let mut result = Ok(());
-    let mut left: Vec<bool> = vec![true; jobs.len()];
+/// Runs all jobs at the same time and returns what they returned, in their order.
+async fn all<T>(jobs: Vec<Job<'_, T>>) -> Vec<T> {
+    let mut jobs: Vec<(Job<'_, T>, Option<T>)> = jobs.into_iter().map(|job| (job, None)).collect();
     std::future::poll_fn(|cx| {
-        for (job, left) in jobs.iter_mut().zip(&mut left) {
-            if *left && let std::task::Poll::Ready(r) = job.as_mut().poll(cx) {
-                *left = false;
-                if result.is_ok() {
-                    result = r;
-                }
+        for (job, done) in &mut jobs {
+            if done.is_none()
+                && let std::task::Poll::Ready(result) = job.as_mut().poll(cx)
+            {
+                *done = Some(result);
             }
         }
-        if left.iter().any(|l| *l) { std::task::Poll::Pending } else { std::task::Poll::Ready(()) }
+        if jobs.iter().any(|(_, done)| done.is_none()) {
+            std::task::Poll::Pending
+        } else {
+            std::task::Poll::Ready(())
+        }
     })
     .await;
-    result
+    jobs.into_iter().filter_map(|(_, done)| done).collect()
+}
+
+/// Runs all jobs at the same time and returns the first error, after all have ended.
+async fn all_of(jobs: Vec<Job<'_, Result<(), ClusterError>>>) -> Result<(), ClusterError> {
+    all(jobs).await.into_iter().collect()
 }

@@ -12,7 +12,8 @@
 //!     trait Cluster  (implemented by the controller: kill, pause, shape a link, …)
 //! ```
 //!
-//! Reading order: [`fault`], [`target`], [`mod@grudge`], [`plan`], [`mod@schedule`], [`cluster`], [`receipt`], [`inject`].
+//! Reading order: [`fault`], [`target`], [`mod@grudge`], [`plan`], [`mod@schedule`], [`cluster`], [`receipt`], [`inject`] (one module for
+//! each family of faults below it).
 //!
 //! This crate knows nodes and links, never operations: it cannot tell a read from a write, and does not judge.
 
@@ -26,8 +27,11 @@ pub mod schedule;
 pub mod span;
 pub mod target;
 
-pub use cluster::{Capability, Cluster, ClusterError, Cut, Link, LinkShape, LinkStats, NodeName, NodeState};
-pub use fault::{Fault, FaultKind};
+pub use cluster::{
+    Capability, ClockChange, Cluster, ClusterError, Cut, Damage, DiskStats, DiskTrouble, Limits, Link,
+    LinkShape, LinkStats, NodeName, NodeState, Probe, Usage,
+};
+pub use fault::{Family, Fault, FaultKind};
 pub use grudge::{Shape, grudge};
 pub use inject::{Nemesis, Notice, Timeline};
 pub use plan::{Lane, Plan, PlanError};

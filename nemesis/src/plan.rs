@@ -17,7 +17,7 @@
 
 use crate::{
     cluster::{Capability, Cluster, LinkShape},
-    fault::{Fault, FaultKind},
+    fault::{Family, Fault, FaultKind},
     span::{Range, Span},
     target::Target,
 };
@@ -85,6 +85,11 @@ impl Plan {
         self.faults().map(|f| f.fault).collect()
     }
 
+    /// All that the plan asks of a cluster.
+    pub fn needs(&self) -> BTreeSet<Capability> {
+        self.faults().flat_map(Fault::needs).chain(self.links.needs()).collect()
+    }
+
     /// Checks the plan by itself: that every fault is complete and that named nodes exist.
     pub fn validate(&self, nodes: &[String]) -> Result<(), PlanError> {
         if let Some(i) = self.lanes.iter().position(|l| l.faults.is_empty()) {
@@ -96,8 +101,30 @@ impl Plan {
                 i + 1
             )));
         }
-        if !(0.0..=1.0).contains(&self.links.reset_probability) {
-            return Err(PlanError("`reset-probability` is a probability: 0 to 1".to_owned()));
+        if let Some(mistake) = self.links.mistake() {
+            return Err(PlanError(format!("in `links`: {mistake}")));
+        }
+        let damages = self.faults().filter(|f| f.fault.family() == Family::Damage);
+        let mut steps = 0;
+        for fault in damages {
+            if matches!(fault.target, Target::Minority | Target::Majority | Target::All)
+                || matches!(&fault.target, Target::Named(names) if names.len() > 1)
+            {
+                return Err(PlanError(format!(
+                    "in `{}`: synced bytes may be damaged on one node of a run only: Paxos assumes disks that keep \
+                     what they were given",
+                    fault.describe()
+                )));
+            }
+            steps += 1;
+        }
+        let in_lanes = self.lanes.iter().flat_map(|l| &l.faults).any(|f| f.fault.family() == Family::Damage);
+        if steps > 1 || in_lanes || (steps > 0 && self.repeat_every.ns() > 0) {
+            return Err(PlanError(
+                "synced bytes may be damaged once in a run, on one node: write one explicit step, without \
+                 `repeat-every`"
+                    .to_owned(),
+            ));
         }
         for fault in self.faults() {
             if let Some(mistake) = fault.mistake() {
@@ -119,15 +146,17 @@ impl Plan {
     /// Refuses a plan that asks for what the cluster cannot do, with the cluster's reason.
     pub fn supported_by(&self, cluster: &dyn Cluster) -> Result<(), PlanError> {
         for fault in self.faults() {
-            cluster.supports(fault.fault.needs()).map_err(|why| {
-                PlanError(format!(
-                    "the plan asks for `{}`, which this cluster cannot do: {why}",
-                    fault.describe()
-                ))
-            })?;
+            for capability in fault.needs() {
+                cluster.supports(capability).map_err(|why| {
+                    PlanError(format!(
+                        "the plan asks for `{}`, which this cluster cannot do: {why}",
+                        fault.describe()
+                    ))
+                })?;
+            }
         }
-        if self.links != LinkShape::default() {
-            cluster.supports(Capability::Links).map_err(|why| {
+        for capability in self.links.needs() {
+            cluster.supports(capability).map_err(|why| {
                 PlanError(format!("the plan shapes `links`, which this cluster cannot do: {why}"))
             })?;
         }

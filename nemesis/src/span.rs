@@ -15,6 +15,10 @@ impl Span {
     pub const fn ms(ms: u64) -> Self {
         Span(Duration::from_millis(ms))
     }
+    /// Whether it is no time at all.
+    pub fn is_zero(&self) -> bool {
+        self.0.is_zero()
+    }
     /// In nanoseconds, as times in histories are.
     pub fn ns(self) -> u64 {
         self.0.as_nanos() as u64

@@ -1,0 +1,142 @@
+//! Clock bump, strobe and drift: one node's wall clock shows something else than the others'.
+//!
+//! ```text
+//! bump    ───┐          ┌───      strobe  ─┐ ┌─┐ ┌─┐ ┌──      drift   ───.        ┌──
+//!            └──────────┘                  └─┘ └─┘ └─┘                    `-.____.┘
+//! ```
+//! Observed by measuring the clock of the node's own process. A node that is down has no clock: it gets the offset when
+//! it starts again, which is the cluster's work.
+
+use super::{Effect, MS, Nemesis, Running, all_of};
+use crate::{
+    cluster::{ClusterError, NodeName},
+    fault::FaultKind,
+    schedule::Step,
+};
+use tokio::sync::watch;
+
+/// How far a clock may be from where it was put before the fault counts as not observed.
+const TOLERANCE: i64 = 100 * MS as i64;
+/// A drifting clock is moved on this often.
+const DRIFT_STEP: u64 = 50 * MS;
+
+/// What was seen of the clocks while they were moved.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Seen {
+    injected_at: u64,
+    changes: u64,
+    off: Vec<(NodeName, i64)>,
+    errors: Vec<String>,
+}
+
+impl Nemesis {
+    pub(super) async fn inject_clock(&self, step: &Step, run: &mut Running) -> Result<(), ClusterError> {
+        let change = step.fault.clock.unwrap_or_default();
+        run.clock.injected_at = self.timeline.now();
+        if step.fault.fault == FaultKind::ClockDrift {
+            return Ok(());
+        }
+        for node in &run.targets {
+            let off = self.cluster.set_clock(node, change.offset_ns()).await?;
+            run.clock.off.push((node.clone(), off));
+        }
+        run.clock.changes = 1;
+        Ok(())
+    }
+
+    /// Moves the clocks of a strobe or a drift until the interval is over.
+    pub(super) async fn move_clock(
+        &self,
+        step: &Step,
+        run: &mut Running,
+        until: u64,
+        stop: &mut watch::Receiver<bool>,
+    ) {
+        let change = step.fault.clock.unwrap_or_default();
+        let strobe = step.fault.fault == FaultKind::ClockStrobe;
+        let pace = if strobe { change.every.ns() } else { DRIFT_STEP };
+        let mut off = true;
+        loop {
+            let next = self.timeline.now() + pace;
+            if next >= until || !self.wait(next, stop).await {
+                break;
+            }
+            off = !off;
+            let elapsed = self.timeline.now() - run.clock.injected_at;
+            let offset = match strobe {
+                true if off => change.offset_ns(),
+                true => 0,
+                false => (elapsed as f64 * (change.rate - 1.0)) as i64,
+            };
+            for node in &run.targets {
+                match self.cluster.set_clock(node, offset).await {
+                    Ok(seen) if (seen - offset).abs() <= TOLERANCE => {
+                        run.clock.changes += 1;
+                        if offset != 0 {
+                            run.clock.off.retain(|(n, _)| n != node);
+                            run.clock.off.push((node.clone(), seen));
+                        }
+                    }
+                    Ok(seen) => run.clock.errors.push(format!("{node} is off by {}", seconds(seen))),
+                    Err(e) => run.clock.errors.push(e.to_string()),
+                }
+            }
+        }
+        self.wait(until, stop).await;
+    }
+
+    pub(super) async fn observe_clock(&self, step: &Step, run: &mut Running) {
+        let change = step.fault.clock.unwrap_or_default();
+        let (mut seen, mut missing) = (Vec::new(), Vec::new());
+        for node in &run.targets {
+            let offset = match step.fault.fault {
+                FaultKind::ClockBump => self.cluster.read_clock(node).await.ok(),
+                _ => run.clock.off.iter().find(|(n, _)| n == node).map(|(_, off)| *off),
+            };
+            let wanted = match step.fault.fault {
+                FaultKind::ClockDrift => None,
+                _ => Some(change.offset_ns()),
+            };
+            match offset {
+                Some(off) if wanted.is_none_or(|w| (off - w).abs() <= TOLERANCE) && off != 0 => {
+                    seen.push(format!("{node} is off by {}", seconds(off)));
+                }
+                Some(off) => missing.push(format!("{node} is off by {}", seconds(off))),
+                // Down at the end: what was measured at the beginning counts.
+                None => match run.clock.off.iter().find(|(n, _)| n == node) {
+                    Some((_, off)) if *off != 0 => {
+                        seen.push(format!("{node} was off by {} before it went down", seconds(*off)));
+                    }
+                    _ => missing.push(format!("{node} showed no clock")),
+                },
+            }
+        }
+        if step.fault.fault != FaultKind::ClockBump {
+            seen.push(format!("{} changes", run.clock.changes));
+        }
+        if seen.len() <= 1 && step.fault.fault != FaultKind::ClockBump {
+            missing.extend(run.clock.errors.first().cloned());
+        }
+        run.conclude(seen, missing);
+    }
+
+    pub(super) async fn heal_clock(&self, run: &Running) -> Result<(), ClusterError> {
+        let right = |node| async move { self.cluster.set_clock(node, 0).await.map(|_| ()) };
+        all_of(run.targets.iter().map(|x| Box::pin(right(x)) as _).collect()).await
+    }
+
+    pub(super) async fn clock_healed(&self, run: &Running) -> Result<Effect, String> {
+        for node in &run.targets {
+            match self.cluster.read_clock(node).await {
+                Ok(off) if off.abs() <= TOLERANCE => {}
+                Ok(off) => return Err(format!("{node} is still off by {}", seconds(off))),
+                Err(e) => return Err(e.to_string()),
+            }
+        }
+        Ok(Effect::seen("the clock is right again"))
+    }
+}
+
+fn seconds(ns: i64) -> String {
+    format!("{:+.3} s", ns as f64 / 1e9)
+}

@@ -1,0 +1,76 @@
+//! Slow disk, full disk, EIO: what goes wrong below a node's data folder while the node runs.
+//!
+//! Observed by the disk's own counters: a fault that no call of the node met did not bite. A node may end because of a
+//! full or failing disk, and rightly so: it is started again when the disk is healthy.
+
+use super::{Nemesis, Running, all_of};
+use crate::{
+    cluster::{ClusterError, DiskTrouble, NodeState},
+    fault::FaultKind,
+    schedule::Step,
+};
+
+impl Nemesis {
+    pub(super) async fn inject_disk(&self, step: &Step, run: &mut Running) -> Result<(), ClusterError> {
+        let given = step.fault.disk.unwrap_or_default();
+        let trouble = match step.fault.fault {
+            FaultKind::DiskFull => {
+                DiskTrouble { space_bytes: Some(given.space_bytes.unwrap_or(0)), ..DiskTrouble::default() }
+            }
+            FaultKind::DiskError => DiskTrouble { fail: true, ..DiskTrouble::default() },
+            _ => given,
+        };
+        for node in &run.targets {
+            run.disks.insert(node.clone(), self.cluster.disk_stats(node).await);
+            self.cluster.excuse(node, step.fault.fault != FaultKind::SlowDisk);
+        }
+        all_of(run.targets.iter().map(|x| self.cluster.trouble_disk(x, trouble)).collect()).await
+    }
+
+    pub(super) async fn observe_disk(&self, step: &Step, run: &mut Running) {
+        let (mut seen, mut missing) = (Vec::new(), Vec::new());
+        for node in &run.targets {
+            let (now, before) = (self.cluster.disk_stats(node).await, run.disks[node]);
+            let (hits, what) = match step.fault.fault {
+                FaultKind::SlowDisk => {
+                    let (n, ns) =
+                        (now.delayed_syncs - before.delayed_syncs, now.delayed_ns - before.delayed_ns);
+                    let mean = ns.checked_div(n).unwrap_or(0);
+                    (n, format!("fsyncs took {:.0} ms longer on average", mean as f64 / 1e6))
+                }
+                FaultKind::DiskFull => {
+                    (now.refused_full - before.refused_full, "writes found no space".to_owned())
+                }
+                _ => (now.errors - before.errors, "calls failed with EIO".to_owned()),
+            };
+            if hits == 0 {
+                missing.push(format!("{node} asked nothing of its disk"));
+                continue;
+            }
+            let ended = match self.cluster.state(node).await {
+                NodeState::Dead(how) => format!(", and it ended ({how})"),
+                _ => String::new(),
+            };
+            seen.push(format!("{node}: {hits} {what}{ended}"));
+        }
+        run.conclude(seen, missing);
+    }
+
+    pub(super) async fn heal_disk(&self, run: &Running) -> Result<(), ClusterError> {
+        let c = &self.cluster;
+        all_of(run.targets.iter().map(|x| c.trouble_disk(x, DiskTrouble::default())).collect()).await?;
+        self.revive(run).await
+    }
+
+    /// Starts those of the targets that the fault has ended.
+    pub(super) async fn revive(&self, run: &Running) -> Result<(), ClusterError> {
+        for node in &run.targets {
+            let state = self.cluster.state(node).await;
+            self.cluster.excuse(node, false);
+            if let NodeState::Dead(_) = state {
+                self.cluster.start(node).await?;
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,262 @@
+//! Partition, slow, loss, duplicate, reorder, corrupt: what is done to links.
+//!
+//! Observed twice: by the counters of the links themselves, over the cluster's own traffic, and, where the cluster has a
+//! way to, by trains of numbered packets before and during the fault, over a few of its links.
+
+use super::{Effect, MS, Nemesis, Running, all, all_links};
+use crate::{
+    cluster::{ClusterError, Cut, Link, LinkShape, LinkStats, NodeName, Probe},
+    fault::FaultKind,
+    grudge::grudge,
+    schedule::{Step, sides},
+};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Links are observed from a moment after they were cut, so that a write under way at the cut is not taken for a leak.
+const SETTLE: u64 = 20 * MS;
+/// Links that are probed for each fault.
+const PROBED: usize = 3;
+/// Packets of a probe. The chance that none of them meets a fault of probability 0.05 is below one in a hundred.
+const PACKETS: u32 = 100;
+/// A fault shorter than this is not probed: the train would outlast it.
+const PROBE_FROM: u64 = 400 * MS;
+
+pub(super) fn choose(
+    step: &Step,
+    nodes: &[NodeName],
+    leader: Option<&NodeName>,
+    wanted: Vec<NodeName>,
+    run: &mut Running,
+) -> Result<(), String> {
+    if step.fault.fault == FaultKind::Partition {
+        // The stream of choices begins anew: a partition has no target, and its sides are those of the preview.
+        let mut rng = step.rng();
+        let shape = step.fault.shape.ok_or("a partition without a shape")?;
+        let cut = grudge(shape, nodes, leader, &mut rng);
+        run.receipt.on = sides(nodes, &cut);
+        run.links = cut;
+        return Ok(());
+    }
+    run.links =
+        all_links(nodes).into_iter().filter(|l| wanted.contains(&l.from) || wanted.contains(&l.to)).collect();
+    run.receipt.on = wanted.join(" ");
+    run.targets = wanted;
+    Ok(())
+}
+
+/// A few links, spread over all.
+fn some(links: &BTreeSet<Link>) -> Vec<&Link> {
+    let step = links.len().div_ceil(PROBED).max(1);
+    links.iter().step_by(step).collect()
+}
+
+impl Nemesis {
+    pub(super) async fn inject_network(&self, step: &Step, run: &mut Running) -> Result<(), ClusterError> {
+        let shape = match step.fault.fault {
+            FaultKind::Partition => {
+                let cut = if step.fault.reset { Cut::Reset } else { Cut::Hold };
+                LinkShape { cut, ..LinkShape::default() }
+            }
+            _ => step.fault.link.unwrap_or_default(),
+        };
+        if step.until.ns().saturating_sub(step.at.ns()) >= PROBE_FROM {
+            run.probes = self.probe(run).await.into_iter().map(|(l, p)| (l, (p, Probe::default()))).collect();
+        }
+        run.at_cut = self.stats(&run.links).await;
+        let mut active = self.links.lock().await;
+        active.insert(step.id, run.links.iter().map(|l| (l.clone(), shape)).collect());
+        self.apply(&active, &run.links).await
+    }
+
+    pub(super) async fn heal_network(&self, step: &Step, run: &Running) -> Result<(), ClusterError> {
+        let mut active = self.links.lock().await;
+        active.remove(&step.id);
+        self.apply(&active, &run.links).await
+    }
+
+    async fn apply(
+        &self,
+        active: &BTreeMap<usize, BTreeMap<Link, LinkShape>>,
+        links: &BTreeSet<Link>,
+    ) -> Result<(), ClusterError> {
+        let shape =
+            |link: &Link| active.values().filter_map(|m| m.get(link)).fold(self.base, |a, b| a.and(*b));
+        self.cluster.shape(&links.iter().map(|link| (link.clone(), shape(link))).collect()).await
+    }
+
+    /// Sends trains over a few of the links, all at the same time.
+    async fn probe(&self, run: &Running) -> BTreeMap<Link, Probe> {
+        let links = some(&run.links);
+        let sent = all(links.iter().map(|link| self.cluster.probe(link, PACKETS)).collect()).await;
+        links.into_iter().zip(sent).filter_map(|(l, p)| Some((l.clone(), p?))).collect()
+    }
+
+    pub(super) async fn observe_network_early(&self, run: &mut Running, until: u64) {
+        let at = self.timeline.now() + SETTLE;
+        self.timeline.sleep_until(at.min(until)).await;
+        run.before = self.stats(&run.links).await;
+        if !run.probes.is_empty() {
+            for (link, probe) in self.probe(run).await {
+                if let Some(both) = run.probes.get_mut(&link) {
+                    both.1 = probe;
+                }
+            }
+        }
+    }
+
+    pub(super) async fn observe_network_late(&self, step: &Step, run: &mut Running) {
+        let after = self.stats(&run.links).await;
+        run.receipt.effect = if run.receipt.kind == FaultKind::Partition {
+            cut_effect(run, &after)
+        } else {
+            shape_effect(step, run, &after)
+        };
+    }
+
+    pub(super) async fn network_healed(
+        &self,
+        run: &Running,
+        before: &BTreeMap<Link, LinkStats>,
+    ) -> Result<Effect, String> {
+        let now = self.stats(&run.links).await;
+        let open = |l: &&Link| now[*l].delivered_bytes > before.get(*l).map_or(0, |s| s.delivered_bytes);
+        let count = run.links.iter().filter(open).count();
+        if count == 0 {
+            // Perhaps nobody has anything to send, or everybody waits out a back-off.
+            let passed = self.probe(run).await.values().filter(|p| p.arrived > 0).count();
+            if passed == 0 {
+                return Err("no bytes pass the links".to_owned());
+            }
+            return Ok(Effect::seen(format!("probes pass {passed} links again")));
+        }
+        Ok(Effect::seen(format!("bytes pass again ({count} of {} links at once)", run.links.len())))
+    }
+}
+
+/// A cut bit if nothing came through, and something tried to.
+fn cut_effect(run: &Running, after: &BTreeMap<Link, LinkStats>) -> Effect {
+    let mut held = (0, 0);
+    let mut leaks = Vec::new();
+    for link in &run.links {
+        let of = |m: &BTreeMap<Link, LinkStats>| m.get(link).copied().unwrap_or_default();
+        let (a, b, cut) = (of(after), of(&run.before), of(&run.at_cut));
+        // What came since the cut, the settling time included; what was let through counts only after it.
+        let bytes = (a.held_bytes - cut.held_bytes) + (a.resets - cut.resets);
+        if a.delivered_bytes > b.delivered_bytes {
+            leaks.push(format!("{link} let {} bytes through", a.delivered_bytes - b.delivered_bytes));
+        } else if bytes > 0 {
+            held = (held.0 + 1, held.1 + bytes);
+        }
+    }
+    let probed: u32 = run.probes.values().map(|(_, p)| p.sent).sum();
+    leaks.extend(
+        run.probes
+            .iter()
+            .filter(|(_, (_, p))| p.arrived > 0)
+            .map(|(link, (_, p))| format!("{link} let {} of {} probes through", p.arrived, p.sent)),
+    );
+    let probes = if probed > 0 { format!(", none of {probed} probes arrived") } else { String::new() };
+    match (leaks.is_empty(), held) {
+        (false, _) => Effect::missing(leaks.join(", ")),
+        (true, (0, _)) if probed == 0 => Effect::missing("nothing tried to pass the cut links"),
+        (true, (n, bytes)) => {
+            Effect::seen(format!("{n} of {} links silent, {bytes} B held{probes}", run.links.len()))
+        }
+    }
+}
+
+/// A shape bit if the link's counters or the probes show what it does.
+fn shape_effect(step: &Step, run: &Running, after: &BTreeMap<Link, LinkStats>) -> Effect {
+    let want = step.fault.link.unwrap_or_default();
+    let sum = |f: fn(&LinkStats) -> u64| {
+        let total = |m: &BTreeMap<Link, LinkStats>| m.values().map(f).sum::<u64>();
+        total(after).saturating_sub(total(&run.at_cut))
+    };
+    let (chunks, ns, resets) = (sum(|s| s.delayed_chunks), sum(|s| s.delayed_ns), sum(|s| s.resets));
+    let (lost, limited) = (sum(|s| s.lost), sum(|s| s.limited));
+    let mean = ns.checked_div(chunks).unwrap_or(0);
+    let probe = Probes::of(run);
+    let wanted_delay = want.delay.ns() > 0 || want.jitter.ns() > 0 || want.bytes_per_second > 0;
+    let mut text = Vec::new();
+    if chunks > 0 {
+        text.push(format!("{chunks} chunks kept {:.1} ms on average", mean as f64 / 1e6));
+    }
+    if resets > 0 || want.reset_probability > 0.0 {
+        text.push(format!("{resets} connections reset"));
+    }
+    if lost > 0 || want.loss > 0.0 {
+        text.push(format!("{lost} packets lost"));
+    }
+    if want.bytes_per_second > 0 {
+        text.push(format!("{limited} packets waited for bandwidth"));
+    }
+    text.extend(probe.words());
+    // The mean of the jitter is half of it, and a train is short: half of what was asked proves the delay.
+    let slowed = probe.added_ns > 0 && probe.added_ns as u64 >= want.delay.ns() / 2 + want.jitter.ns() / 10;
+    let by_proxy = chunks > 0 && mean >= want.delay.ns() && mean > 0;
+    let seen = match run.receipt.kind {
+        FaultKind::Slow => {
+            let delayed = want.delay.ns() > 0 || want.jitter.ns() > 0;
+            (wanted_delay && by_proxy)
+                || (delayed && slowed)
+                || (want.bytes_per_second > 0 && limited > 0)
+                || (want.reset_probability > 0.0 && resets > 0)
+        }
+        FaultKind::Loss => lost > 0 || probe.sent > probe.arrived,
+        FaultKind::Duplicate => probe.duplicates > 0,
+        FaultKind::Reorder => probe.overtaken > 0,
+        _ => probe.corrupted > 0,
+    };
+    let text = if text.is_empty() { "nothing passed the links".to_owned() } else { text.join(", ") };
+    if seen { Effect::seen(text) } else { Effect::missing(text) }
+}
+
+/// All probes of a fault together.
+#[derive(Default)]
+struct Probes {
+    sent: u32,
+    arrived: u32,
+    duplicates: u32,
+    overtaken: u32,
+    corrupted: u32,
+    added_ns: i64,
+}
+
+impl Probes {
+    fn of(run: &Running) -> Probes {
+        let mut all = Probes::default();
+        let mut added = Vec::new();
+        for (before, during) in run.probes.values() {
+            all.sent += during.sent;
+            all.arrived += during.arrived;
+            all.duplicates += during.duplicates;
+            all.overtaken += during.overtaken;
+            all.corrupted += during.corrupted;
+            if before.arrived > 0 && during.arrived > 0 {
+                added.push(during.mean_ns - before.mean_ns);
+            }
+        }
+        all.added_ns = added.iter().sum::<i64>() / added.len().max(1) as i64;
+        all
+    }
+
+    fn words(&self) -> Option<String> {
+        if self.sent == 0 {
+            return None;
+        }
+        let mut text = format!(
+            "probes: {} of {} arrived, {:.1} ms later than before",
+            self.arrived,
+            self.sent,
+            self.added_ns as f64 / 1e6
+        );
+        for (n, what) in
+            [(self.duplicates, "twice"), (self.overtaken, "overtaken"), (self.corrupted, "corrupted")]
+        {
+            if n > 0 {
+                text.push_str(&format!(", {n} {what}"));
+            }
+        }
+        Some(text)
+    }
+}
