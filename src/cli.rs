@@ -3,6 +3,7 @@
 //! Data goes to stdout, progress and errors to stderr; exit codes are those of [`exit`].
 
 pub mod bugs;
+mod agent;
 mod check;
 mod list;
 mod node;
@@ -39,6 +40,9 @@ enum Command {
     List,
     /// Runs one node of the bundled cluster
     Node(node::Args),
+    /// Does the tester's work where a node lives: asked on its standard input by the controller
+    #[command(hide = true)]
+    Agent(agent::Args),
 }
 
 /// How a command failed.
@@ -85,6 +89,7 @@ pub fn main() -> ExitCode {
         Command::Bugs(args) => bugs::main(args),
         Command::List => list::main(),
         Command::Node(args) => node::main(args),
+        Command::Agent(args) => agent::main(args),
     };
     ExitCode::from(match result {
         Ok(code) => code,

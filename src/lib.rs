@@ -13,6 +13,7 @@
 //! `examples/own-service.rs`.
 
 pub mod adapter;
+pub mod agent;
 pub mod cli;
 pub mod clock;
 pub mod cluster;
@@ -20,6 +21,8 @@ pub mod exit;
 pub mod guards;
 pub mod journal;
 pub mod judge;
+pub mod machine;
+pub mod owner;
 pub mod plan;
 pub mod progress;
 pub mod report;

@@ -103,11 +103,13 @@ pub struct Trial {
 /// Runs a trial up to the teardown. An error means that it could not be set up or written down; the cluster is torn
 /// down all the same.
 pub async fn run(trial: &Trial, progress: &Progress) -> Result<Record> {
-    refuse_the_impossible(trial)?;
-    let result = phases(trial, progress).await;
+    let result = match refuse_the_impossible(trial) {
+        Ok(()) => phases(trial, progress).await,
+        Err(refused) => Err(refused),
+    };
     let left = trial.defendant.tear_down().await;
     let mut record = result?;
-    record.troubles.extend(trial.defendant.deaths());
+    record.troubles.extend(trial.defendant.deaths().await);
     record.troubles.extend(left);
     Ok(record)
 }
@@ -293,7 +295,7 @@ async fn all_ready(trial: &Trial, limit: Duration) -> Result<(), String> {
                 Ok(Err(why)) => why,
                 Err(_) => "it does not answer".to_owned(),
             };
-            let death = trial.defendant.deaths().into_iter().find(|d| d.starts_with(&*node.name));
+            let death = trial.defendant.deaths().await.into_iter().find(|d| d.starts_with(&*node.name));
             if tokio::time::Instant::now() >= deadline || death.is_some() {
                 let log = trial.defendant.log_tail(node);
                 let log =

@@ -15,7 +15,10 @@ use checkers::ReadMode;
 use diagnostic::Diagnostic;
 use nemesis::{Plan, Range, Span};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
-use std::{fmt, path::Path};
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+};
 use workloads::{Pace, WorkloadSpec};
 
 /// The tests that ship with the program: name and YAML text.
@@ -76,6 +79,21 @@ pub struct ClusterSpec {
     /// The first of the ports that the nodes listen on. Free ones are found if it is left out.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub base_port: Option<u16>,
+    /// Whether something else may stand in for a mechanism that this machine lacks (`sch_netem`). The report names it.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub stand_ins: bool,
+    /// The image of the nodes (docker). Built from this program if it is left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub image: Option<String>,
+    /// The hosts of the nodes (ssh): `user@host:port`, one for each node.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub hosts: Vec<String>,
+    /// The private key (ssh). Whatever OpenSSH finds by itself if it is left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ssh_key: Option<PathBuf>,
+    /// More options of OpenSSH, as for `-o`: `UserKnownHostsFile=hosts`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub ssh_options: Vec<String>,
     /// How often the bundled cluster's leader is heard.
     pub heartbeat: Span,
     /// For how long an acceptor promises itself to a leader.
@@ -94,6 +112,11 @@ impl Default for ClusterSpec {
             fsync: Fsync::Group,
             bug: None,
             base_port: None,
+            stand_ins: false,
+            image: None,
+            hosts: vec![],
+            ssh_key: None,
+            ssh_options: vec![],
             heartbeat: Span::ms(50),
             lease: Span::ms(600),
             election: Range { min: Span::ms(150), max: Span::ms(400) },
@@ -108,6 +131,23 @@ pub enum On {
     /// Child processes on loopback.
     #[default]
     Process,
+    /// Processes in network namespaces (Linux, root).
+    Netns,
+    /// Containers.
+    Docker,
+    /// Hosts reached over OpenSSH.
+    Ssh,
+}
+
+impl fmt::Display for On {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            On::Process => "process",
+            On::Netns => "netns",
+            On::Docker => "docker",
+            On::Ssh => "ssh",
+        })
+    }
 }
 
 /// How the bundled cluster agrees.

@@ -6,13 +6,14 @@
 
 use crate::{
     adapter::{Adapter, null::Null, paxos_kv_grpc::PaxosKv, paxos_kv_http::PaxosKvHttp},
-    cluster::{Defendant, external::External, process::ProcessCluster},
+    cluster::{Defendant, Surroundings, docker, external::External, netns, process},
     judge::{self, Results},
+    owner::fresh_run,
     plan::TestPlan,
     progress::Progress,
     report,
     run::{self, Trial},
-    scenario::Scenario,
+    scenario::{On, Scenario},
     store::Store,
 };
 use anyhow::{Context, Result};
@@ -72,7 +73,11 @@ pub async fn try_bundled(scenario: &Scenario, options: &Options) -> Result<Resul
     .collect();
     arguments.extend(c.bug.iter().flat_map(|bug| ["--bug".to_owned(), bug.clone()]));
     let run = format!("{}-{}-{}", plan.scenario.name, plan.seed, std::process::id());
-    let paxos = PaxosKv::new(options.program.clone(), arguments, run, &plan.nodes);
+    let program = match c.on {
+        On::Docker => docker::PROGRAM.into(),
+        _ => options.program.clone(),
+    };
+    let paxos = PaxosKv::new(program, arguments, run, &plan.nodes);
     let adapter: Arc<dyn Adapter> = match c.adapter.as_str() {
         "paxos-kv-http" => Arc::new(PaxosKvHttp::new(paxos)),
         _ => Arc::new(paxos),
@@ -138,8 +143,24 @@ async fn carry_out(
     let defendant: Arc<dyn Defendant> = if adapter.ports().is_empty() {
         Arc::new(External::new(adapter.clone(), plan.nodes.clone()))
     } else {
-        let base = plan.scenario.cluster.base_port;
-        Arc::new(ProcessCluster::prepare(adapter.clone(), plan.nodes.clone(), &store, base, plan.seed).await?)
+        let spec = plan.scenario.cluster.clone();
+        let on = spec.on;
+        let around = Surroundings::new(
+            adapter.clone(),
+            plan.nodes.clone(),
+            store.clone(),
+            plan.seed,
+            fresh_run(),
+            spec,
+            plan.faults.needs(),
+            options.program.clone(),
+        )?;
+        Arc::new(match on {
+            On::Process => process::prepare(around).await?,
+            On::Netns => netns::prepare(around).await?,
+            On::Docker => docker::prepare(around).await?,
+            other => anyhow::bail!("`--on {other}` is not there yet"),
+        })
     };
     let progress = Progress::new(options.quiet, &store.file("tribunal.log"));
     let trial = Trial {

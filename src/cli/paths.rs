@@ -11,7 +11,9 @@
 use super::{Failure, interrupts, runtime};
 use crate::{
     adapter::{Adapter, Session, paxos_kv_grpc::PaxosKv},
-    cluster::{Defendant, process::ProcessCluster},
+    cluster::{Defendant, Surroundings, assembly::Assembly, process},
+    owner::fresh_run,
+    scenario::ClusterSpec,
     exit,
     report::text::table,
     scenario::{Fsync, Protocol},
@@ -176,12 +178,20 @@ async fn measure(args: &Args, store: &Store, setting: Setting) -> Result<Measure
     let program = std::env::current_exe()?;
     let adapter: Arc<dyn Adapter> = Arc::new(PaxosKv::new(program, arguments, run.clone(), &names));
     let part = Store::create(store.folder(), "clusters", &run)?;
-    let cluster = ProcessCluster::prepare(adapter.clone(), names, &part, None, 0).await?;
+    let around = Surroundings::new(
+        adapter.clone(),
+        names,
+        part.clone(),
+        0,
+        fresh_run(),
+        ClusterSpec::default(),
+        Default::default(),
+        std::env::current_exe()?,
+    )?;
+    let cluster = process::prepare(around).await?;
     cluster.set_up().await?;
     let shape = LinkShape { delay: args.delay, ..LinkShape::default() };
-    for link in all_links(cluster.nodes()) {
-        cluster.shape(&link, shape).await?;
-    }
+    cluster.shape(&all_links(cluster.nodes()).into_iter().map(|link| (link, shape)).collect()).await?;
     let result = drive(args, &adapter, &cluster, setting, part.folder()).await;
     cluster.tear_down().await;
     result
@@ -190,7 +200,7 @@ async fn measure(args: &Args, store: &Store, setting: Setting) -> Result<Measure
 async fn drive(
     args: &Args,
     adapter: &Arc<dyn Adapter>,
-    cluster: &ProcessCluster,
+    cluster: &Assembly,
     setting: Setting,
     folder: &Path,
 ) -> Result<Measured> {
@@ -236,7 +246,7 @@ async fn drive(
     if samples.is_empty() {
         bail!("no command was committed; see {}", folder.display());
     }
-    let (mut chunks, mut ns) = (0, 0);
+    let (mut chunks, mut ns) = (0u64, 0u64);
     for link in all_links(cluster.nodes()) {
         let stats = cluster.link_stats(&link).await;
         chunks += stats.delayed_chunks;

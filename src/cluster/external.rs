@@ -49,14 +49,17 @@ impl Cluster for External {
     async fn kill(&self, node: &NodeName) -> Result<(), ClusterError> {
         Err(not_ours("kill", node))
     }
+    async fn stop(&self, node: &NodeName) -> Result<(), ClusterError> {
+        Err(not_ours("stop", node))
+    }
     async fn pause(&self, node: &NodeName) -> Result<(), ClusterError> {
         Err(not_ours("pause", node))
     }
     async fn resume(&self, node: &NodeName) -> Result<(), ClusterError> {
         Err(not_ours("resume", node))
     }
-    async fn shape(&self, link: &Link, _shape: LinkShape) -> Result<(), ClusterError> {
-        Err(not_ours("shape", &link.to_string()))
+    async fn shape(&self, _links: &BTreeMap<Link, LinkShape>) -> Result<(), ClusterError> {
+        Err(not_ours("shape", "the links"))
     }
     async fn state(&self, _node: &NodeName) -> NodeState {
         NodeState::Running
@@ -86,7 +89,7 @@ impl Defendant for External {
     async fn tear_down(&self) -> Vec<String> {
         vec![]
     }
-    fn deaths(&self) -> Vec<String> {
+    async fn deaths(&self) -> Vec<String> {
         vec![]
     }
     fn log_tail(&self, _node: &Node) -> String {

@@ -68,6 +68,7 @@ impl LinkState {
             resets: self.resets.load(Relaxed),
             delayed_chunks: self.delayed_chunks.load(Relaxed),
             delayed_ns: self.delayed_ns.load(Relaxed),
+            ..LinkStats::default()
         }
     }
 }
@@ -111,7 +112,7 @@ impl Net {
     }
 
     /// Changes what a link does. False if there is no such link.
-    pub fn shape(&self, link: &Link, shape: LinkShape) -> bool {
+    pub fn set(&self, link: &Link, shape: LinkShape) -> bool {
         self.links.get(link).is_some_and(|state| {
             state.shape.send_replace(shape);
             true
@@ -119,7 +120,7 @@ impl Net {
     }
 
     /// What passed a link so far.
-    pub fn stats(&self, link: &Link) -> LinkStats {
+    pub fn read(&self, link: &Link) -> LinkStats {
         self.links.get(link).map(|state| state.stats()).unwrap_or_default()
     }
 }
@@ -361,40 +362,40 @@ mod tests {
         let mut r = rig().await;
         r.near.write_u8(1).await.unwrap();
         assert_eq!(hears(&mut r.far, 5000).await, Some(1));
-        r.net.shape(&r.forth, cut(Cut::Hold));
+        r.net.set(&r.forth, cut(Cut::Hold));
         r.near.write_u8(2).await.unwrap();
         r.far.write_u8(3).await.unwrap();
         assert_eq!(hears(&mut r.near, 5000).await, Some(3), "the way back is open");
         assert_eq!(hears(&mut r.far, 200).await, None, "the way forth is cut");
-        assert_eq!(r.net.stats(&r.forth).held_bytes, 1);
-        assert_eq!(r.net.stats(&r.forth).delivered_bytes, 1);
-        r.net.shape(&r.forth, LinkShape::default());
+        assert_eq!(r.net.read(&r.forth).held_bytes, 1);
+        assert_eq!(r.net.read(&r.forth).delivered_bytes, 1);
+        r.net.set(&r.forth, LinkShape::default());
         assert_eq!(hears(&mut r.far, 5000).await, Some(2), "held, not lost");
     }
 
     #[tokio::test]
     async fn a_reset_ends_established_connections_and_refuses_new_ones() {
         let mut r = rig().await;
-        r.net.shape(&r.forth, cut(Cut::Reset));
+        r.net.set(&r.forth, cut(Cut::Reset));
         assert!(r.near.read_u8().await.is_err());
         let mut new = TcpStream::connect(r.net.address(&r.forth).unwrap()).await.unwrap();
         assert!(new.read_u8().await.is_err());
-        assert!(r.net.stats(&r.forth).resets > 0);
+        assert!(r.net.read(&r.forth).resets > 0);
     }
 
     #[tokio::test]
     async fn delay_is_kept_and_counted() {
         let mut r = rig().await;
         let shape = LinkShape { delay: Span::ms(30), ..LinkShape::default() };
-        r.net.shape(&r.forth, shape);
-        r.net.shape(&r.back, shape);
+        r.net.set(&r.forth, shape);
+        r.net.set(&r.back, shape);
         let start = Instant::now();
         r.near.write_u8(1).await.unwrap();
         assert_eq!(r.far.read_u8().await.unwrap(), 1);
         r.far.write_u8(2).await.unwrap();
         assert_eq!(r.near.read_u8().await.unwrap(), 2);
         assert!(start.elapsed() >= Duration::from_millis(60));
-        let stats = r.net.stats(&r.forth);
+        let stats = r.net.read(&r.forth);
         assert_eq!(stats.delayed_chunks, 1);
         assert!(stats.delayed_ns >= 30_000_000);
     }
@@ -402,11 +403,11 @@ mod tests {
     #[tokio::test]
     async fn the_end_of_a_connection_waits_behind_the_cut_like_its_bytes() {
         let mut r = rig().await;
-        r.net.shape(&r.forth, cut(Cut::Hold));
+        r.net.set(&r.forth, cut(Cut::Hold));
         r.near.write_u8(9).await.unwrap();
         drop(r.near);
         assert_eq!(hears(&mut r.far, 200).await, None);
-        r.net.shape(&r.forth, LinkShape::default());
+        r.net.set(&r.forth, LinkShape::default());
         assert_eq!(hears(&mut r.far, 5000).await, Some(9));
         assert!(r.far.read_u8().await.is_err(), "and then its end");
     }

@@ -1,0 +1,101 @@
+//! Damages bytes that a node had synced: one bit, or the end of a file.
+//!
+//! Works on the backing folder of a node that is not running. What was taken comes back as a request, so that the damage
+//! can be undone.
+
+use super::Request;
+use rand::{RngExt, SeedableRng, seq::IndexedRandom};
+use rand_chacha::ChaCha8Rng;
+use std::{
+    fs::{self, OpenOptions},
+    io::Write,
+    os::unix::fs::FileExt,
+    path::{Path, PathBuf},
+};
+
+/// Bytes that a truncation cuts off, at most.
+const CUT: u64 = 512;
+
+/// Damages one file below the folder and returns what was done, in words, and the request that undoes it.
+pub(super) fn damage(folder: &Path, truncate: bool, seed: u64) -> Result<(String, Request), String> {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    let mut files = Vec::new();
+    collect(folder, &mut files).map_err(|e| format!("cannot look into {}: {e}", folder.display()))?;
+    files.sort();
+    let file = files.choose(&mut rng).ok_or_else(|| format!("there are no bytes in {}", folder.display()))?;
+    let failed = |e: std::io::Error| format!("cannot damage {}: {e}", file.display());
+    let bytes = fs::read(file).map_err(failed)?;
+    // A preallocated file ends in zeros that mean nothing yet: only what was written is worth damaging.
+    let written = bytes.iter().rposition(|b| *b != 0).map_or(0, |i| i + 1) as u64;
+    if written == 0 {
+        return Err(format!("{} holds nothing but zeros", file.display()));
+    }
+    let open = OpenOptions::new().write(true).open(file).map_err(failed)?;
+    let name = file.strip_prefix(folder).unwrap_or(file).display();
+    let (at, words) = if truncate {
+        let at = rng.random_range(written.saturating_sub(CUT)..written);
+        open.set_len(at).map_err(failed)?;
+        (at, format!("{name} was cut off at byte {at} of {}", bytes.len()))
+    } else {
+        let (at, bit) = (rng.random_range(0..written), rng.random_range(0..8u8));
+        open.write_all_at(&[bytes[at as usize] ^ (1 << bit)], at).map_err(failed)?;
+        (at, format!("bit {bit} of byte {at} of {name} was flipped"))
+    };
+    open.sync_all().map_err(failed)?;
+    let taken = if truncate { &bytes[at as usize..] } else { &bytes[at as usize..=at as usize] };
+    let hex = taken.iter().map(|b| format!("{b:02x}")).collect();
+    Ok((words, Request::WriteBack { file: file.clone(), offset: at, hex }))
+}
+
+fn collect(folder: &Path, files: &mut Vec<PathBuf>) -> std::io::Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        let kind = entry.file_type()?;
+        if kind.is_dir() {
+            collect(&entry.path(), files)?;
+        } else if kind.is_file() && entry.metadata()?.len() > 0 {
+            files.push(entry.path());
+        }
+    }
+    Ok(())
+}
+
+/// Writes bytes into a file.
+pub(super) fn write_back(file: &Path, offset: u64, hex: &str) -> Result<(), String> {
+    let digits = |i: usize| hex.get(i..i + 2).and_then(|two| u8::from_str_radix(two, 16).ok());
+    let bytes: Option<Vec<u8>> = (0..hex.len()).step_by(2).map(digits).collect();
+    let bytes = bytes.ok_or("bytes to write back are two hexadecimal digits each")?;
+    let failed = |e: std::io::Error| format!("cannot repair {}: {e}", file.display());
+    let mut open = OpenOptions::new().write(true).open(file).map_err(failed)?;
+    open.write_all_at(&bytes, offset).map_err(failed)?;
+    open.flush().and_then(|()| open.sync_all()).map_err(failed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn damage_changes_one_file_and_can_be_undone() {
+        for truncate in [false, true] {
+            let folder = tempfile::tempdir().unwrap();
+            let file = folder.path().join("wal/log");
+            fs::create_dir(folder.path().join("wal")).unwrap();
+            let original: Vec<u8> = (1..=200).chain([0; 100]).collect();
+            fs::write(&file, &original).unwrap();
+            let (words, undo) = damage(folder.path(), truncate, 3).unwrap();
+            let damaged = fs::read(&file).unwrap();
+            assert_ne!(damaged, original, "{words}");
+            assert_eq!(damaged.len() < original.len(), truncate);
+            let Request::WriteBack { file, offset, hex } = undo else { panic!("{undo:?}") };
+            write_back(&file, offset, &hex).unwrap();
+            assert_eq!(fs::read(&file).unwrap(), original);
+        }
+    }
+
+    #[test]
+    fn nothing_to_damage_is_an_error() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(damage(folder.path(), false, 1).unwrap_err().contains("no bytes"));
+    }
+}

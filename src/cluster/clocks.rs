@@ -1,0 +1,76 @@
+//! The nodes' wall clocks, set wrong by agents; see [`crate::agent::clock`].
+//!
+//! A node that starts again has a right clock: as long as a fault is in force, the offset is put back, shortly after the
+//! start, because the patch of a process does not outlive an exec.
+
+use super::{Part, agents::Agent};
+use crate::agent::Request;
+use async_trait::async_trait;
+use nemesis::Capability;
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+/// When the offset is put back after a start: at once, and again in case the process was still about to exec.
+const AGAIN: [Duration; 4] =
+    [Duration::ZERO, Duration::from_millis(50), Duration::from_millis(150), Duration::from_millis(800)];
+
+/// The wall clocks of all nodes.
+pub struct Clocks {
+    agents: Result<Vec<Arc<Agent>>, String>,
+    wanted: Vec<Arc<Mutex<i64>>>,
+}
+
+impl Clocks {
+    /// Clocks that are set by these agents, one for each node (they may be the same), or the reason why they cannot be.
+    pub fn new(nodes: usize, agents: Result<Vec<Arc<Agent>>, String>) -> Self {
+        Clocks { agents, wanted: (0..nodes).map(|_| Arc::default()).collect() }
+    }
+
+    fn agent(&self, i: usize) -> Result<&Arc<Agent>, String> {
+        self.agents.as_ref().map(|all| &all[i]).map_err(Clone::clone)
+    }
+
+    /// Sets a node's clock off and returns by how much it then was. A node that is down gets the offset when it starts.
+    pub async fn set(&self, i: usize, pid: Result<i32, String>, offset_ns: i64) -> Result<i64, String> {
+        *self.wanted[i].lock().unwrap_or_else(|e| e.into_inner()) = offset_ns;
+        match pid {
+            Ok(pid) => self.agent(i)?.ask(Request::SetClock { pid, offset_ns }).await,
+            Err(_) if offset_ns == 0 => Ok(0),
+            Err(why) => Err(why),
+        }
+    }
+
+    /// By how much a node's clock is off.
+    pub async fn read(&self, i: usize, pid: i32) -> Result<i64, String> {
+        self.agent(i)?.ask(Request::ReadClock { pid }).await
+    }
+
+    /// A node was started.
+    pub fn started(&self, i: usize, pid: i32) {
+        let (Ok(agent), wanted) = (self.agent(i), self.wanted[i].clone()) else { return };
+        let now = move || *wanted.lock().unwrap_or_else(|e| e.into_inner());
+        let offset_ns = now();
+        if offset_ns == 0 {
+            return;
+        }
+        let agent = agent.clone();
+        tokio::spawn(async move {
+            for pause in AGAIN {
+                tokio::time::sleep(pause).await;
+                if now() != offset_ns {
+                    return;
+                }
+                let _: Result<i64, String> = agent.ask(Request::SetClock { pid, offset_ns }).await;
+            }
+        });
+    }
+}
+
+#[async_trait]
+impl Part for Clocks {
+    fn supports(&self, capability: Capability) -> Option<Result<(), String>> {
+        (capability == Capability::Clock).then(|| self.agents.as_ref().map(|_| ()).map_err(Clone::clone))
+    }
+}

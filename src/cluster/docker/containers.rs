@@ -1,0 +1,301 @@
+//! The nodes' containers: started, killed, paused, stopped and limited through the engine.
+
+use super::engine::docker;
+use crate::cluster::{Part, processes::Processes};
+use async_trait::async_trait;
+use nemesis::{Capability, Limits, NodeName, NodeState, Usage};
+use std::{
+    fs::File,
+    path::PathBuf,
+    process::{Command, Stdio},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+/// Where holders see the host's control groups.
+pub(super) const GROUPS: &str = "/host-cgroup";
+
+/// One node's container.
+pub struct Container {
+    /// The node.
+    pub name: NodeName,
+    /// The container's name or id.
+    pub container: String,
+    /// What `docker create` is given before the node's command, if the container is ours to make: options and image.
+    pub create: Option<Vec<String>>,
+    /// Where its output is collected.
+    pub log: PathBuf,
+    /// Whose agent can read the host's control groups.
+    pub agent: Arc<crate::cluster::agents::Agent>,
+}
+
+/// All of them.
+pub struct Containers {
+    all: Vec<Container>,
+    states: Vec<Seen>,
+    deaths: Mutex<Vec<String>>,
+}
+
+/// What we know of a container.
+#[derive(Default)]
+struct Seen {
+    made: AtomicBool,
+    /// It was started, and nobody has ended it since.
+    should_run: AtomicBool,
+    excused: AtomicBool,
+}
+
+/// What the engine says of a container.
+struct Inspected {
+    status: String,
+    code: String,
+    out_of_memory: bool,
+    pid: i32,
+    id: String,
+}
+
+impl Containers {
+    /// None of them is started yet.
+    pub fn new(all: Vec<Container>) -> Self {
+        let states = all.iter().map(|_| Seen::default()).collect();
+        Containers { all, states, deaths: Mutex::default() }
+    }
+
+    /// Containers that run already.
+    pub fn running(all: Vec<Container>) -> Self {
+        let containers = Containers::new(all);
+        for seen in &containers.states {
+            seen.made.store(true, Relaxed);
+            seen.should_run.store(true, Relaxed);
+        }
+        containers
+    }
+
+    async fn inspect(&self, i: usize) -> Result<Inspected, String> {
+        const FORMAT: &str =
+            "{{.State.Status}} {{.State.ExitCode}} {{.State.OOMKilled}} {{.State.Pid}} {{.Id}}";
+        let text = docker(&["inspect", "--format", FORMAT, &self.all[i].container]).await?;
+        let words: Vec<&str> = text.split_whitespace().collect();
+        let [status, code, oom, pid, id] = words[..] else {
+            return Err(format!("the engine says strange things of {}: {text}", self.all[i].container));
+        };
+        Ok(Inspected {
+            status: status.to_owned(),
+            code: code.to_owned(),
+            out_of_memory: oom == "true",
+            pid: pid.parse().unwrap_or(0),
+            id: id.to_owned(),
+        })
+    }
+
+    /// Looks whether a container that should run has ended, and if so remembers it.
+    async fn look(&self, i: usize) -> Result<Inspected, String> {
+        let seen = &self.states[i];
+        let should_run = seen.should_run.load(Relaxed);
+        let now = self.inspect(i).await?;
+        if matches!(now.status.as_str(), "exited" | "dead") && should_run && seen.should_run.swap(false, Relaxed) {
+            let c = &self.all[i];
+            if !seen.excused.load(Relaxed) {
+                let death = format!("{} ended by itself ({}); see {}", c.name, now.how(), c.log.display());
+                self.lock_deaths().push(death);
+            }
+            self.collect_log(i).await;
+        }
+        Ok(now)
+    }
+
+    /// Copies what the container has said so far into the node's log.
+    async fn collect_log(&self, i: usize) {
+        let c = &self.all[i];
+        let Ok(out) = File::create(&c.log) else { return };
+        let Ok(err) = out.try_clone() else { return };
+        let mut command = tokio::process::Command::new("docker");
+        command.args(["logs", &c.container]).stdin(Stdio::null()).stdout(out).stderr(err).process_group(0);
+        let _ = command.status().await;
+    }
+
+    async fn wait_until_gone(&self, i: usize) -> Result<(), String> {
+        // Returns at once if it has ended already.
+        let wait = ["wait", &self.all[i].container];
+        let waited = tokio::time::timeout(Duration::from_secs(30), docker(&wait)).await;
+        waited.map_err(|_| "it did not end within 30 s".to_owned())?.map(|_| ())
+    }
+
+    fn lock_deaths(&self) -> std::sync::MutexGuard<'_, Vec<String>> {
+        self.deaths.lock().unwrap_or_else(|e| e.into_inner())
+    }
+}
+
+impl Inspected {
+    fn how(&self) -> String {
+        if self.out_of_memory {
+            return format!("out of memory, exit code {}", self.code);
+        }
+        match self.code.as_str() {
+            // What a shell and the engine make of a death by SIGKILL.
+            "137" => "killed by signal 9".to_owned(),
+            code => format!("exit code {code}"),
+        }
+    }
+}
+
+#[async_trait]
+impl Part for Containers {
+    fn supports(&self, capability: Capability) -> Option<Result<(), String>> {
+        matches!(capability, Capability::Cpu | Capability::Memory).then_some(Ok(()))
+    }
+
+    async fn tear_down(&self) -> Vec<String> {
+        let mut errors = Vec::new();
+        for i in 0..self.all.len() {
+            if !self.states[i].made.load(Relaxed) {
+                continue;
+            }
+            // A death that nobody has looked at yet is noticed here, before everyone is ended.
+            let _ = self.look(i).await;
+            self.states[i].should_run.store(false, Relaxed);
+            self.collect_log(i).await;
+            if self.all[i].create.is_some() {
+                errors.extend(docker(&["rm", "--force", "--volumes", &self.all[i].container]).await.err());
+            }
+        }
+        errors
+    }
+}
+
+#[async_trait]
+impl Processes for Containers {
+    async fn start(&self, i: usize, command: Command) -> Result<(), String> {
+        let c = &self.all[i];
+        if let (Some(create), false) = (&c.create, self.states[i].made.load(Relaxed)) {
+            let mut arguments: Vec<String> =
+                ["create", "--name", &c.container].iter().map(|a| (*a).to_owned()).collect();
+            for (name, value) in command.get_envs() {
+                if let Some(value) = value {
+                    arguments.push("--env".to_owned());
+                    arguments.push(format!("{}={}", name.to_string_lossy(), value.to_string_lossy()));
+                }
+            }
+            arguments.push("--entrypoint".to_owned());
+            arguments.push(command.get_program().to_string_lossy().into_owned());
+            arguments.extend(create.iter().cloned());
+            arguments.extend(command.get_args().map(|a| a.to_string_lossy().into_owned()));
+            docker(&arguments).await?;
+            self.states[i].made.store(true, Relaxed);
+        }
+        docker(&["start", &c.container]).await?;
+        self.states[i].should_run.store(true, Relaxed);
+        Ok(())
+    }
+
+    async fn kill(&self, i: usize) -> Result<(), String> {
+        if !self.states[i].made.load(Relaxed) {
+            return Ok(());
+        }
+        let now = self.look(i).await?;
+        self.states[i].should_run.store(false, Relaxed);
+        if now.status == "paused" {
+            // The engine kills nobody who is frozen.
+            docker(&["unpause", &self.all[i].container]).await?;
+        }
+        if matches!(now.status.as_str(), "running" | "paused") {
+            docker(&["kill", "--signal", "KILL", &self.all[i].container]).await?;
+        }
+        self.wait_until_gone(i).await
+    }
+
+    async fn stop(&self, i: usize) -> Result<(), String> {
+        self.states[i].should_run.store(false, Relaxed);
+        docker(&["stop", "--time", "5", &self.all[i].container]).await?;
+        Ok(())
+    }
+
+    async fn pause(&self, i: usize) -> Result<(), String> {
+        docker(&["pause", &self.all[i].container]).await.map(|_| ())
+    }
+
+    async fn resume(&self, i: usize) -> Result<(), String> {
+        docker(&["unpause", &self.all[i].container]).await.map(|_| ())
+    }
+
+    async fn state(&self, i: usize) -> NodeState {
+        if !self.states[i].made.load(Relaxed) {
+            return NodeState::Dead("never started".to_owned());
+        }
+        match self.look(i).await {
+            Ok(now) => match now.status.as_str() {
+                "running" | "restarting" => NodeState::Running,
+                "paused" => NodeState::Paused,
+                "created" => NodeState::Dead("never started".to_owned()),
+                _ => NodeState::Dead(now.how()),
+            },
+            Err(why) => NodeState::Dead(why),
+        }
+    }
+
+    fn excuse(&self, i: usize, excused: bool) {
+        self.states[i].excused.store(excused, Relaxed);
+    }
+
+    async fn deaths(&self) -> Vec<String> {
+        for i in 0..self.all.len() {
+            if self.states[i].should_run.load(Relaxed) {
+                let _ = self.look(i).await;
+            }
+        }
+        self.lock_deaths().clone()
+    }
+
+    async fn pid(&self, i: usize) -> Option<i32> {
+        self.inspect(i).await.ok().map(|now| now.pid).filter(|pid| *pid > 0)
+    }
+
+    async fn limit(&self, i: usize, limits: Limits) -> Result<(), String> {
+        let quota = if limits.cpus > 0.0 { (limits.cpus * 100_000.0) as i64 } else { -1 };
+        let quota = quota.to_string();
+        let memory = if limits.memory_mb > 0 { format!("{}m", limits.memory_mb) } else { "-1".to_owned() };
+        let container = &self.all[i].container;
+        docker(&["update", "--cpu-period", "100000", "--cpu-quota", &quota, container]).await?;
+        docker(&["update", "--memory", &memory, "--memory-swap", &memory, container]).await?;
+        Ok(())
+    }
+
+    async fn usage(&self, i: usize) -> Usage {
+        let Ok(now) = self.inspect(i).await else { return Usage::default() };
+        let agent = &self.all[i].agent;
+        let read = async |path: String| {
+            let read = crate::agent::Request::Read { path: PathBuf::from(format!("{GROUPS}/{path}")) };
+            agent.ask::<String>(read).await.unwrap_or_default()
+        };
+        // Version 1 with cgroupfs or systemd as the driver, then version 2.
+        let mut usage = Usage::default();
+        for group in [format!("docker/{}", now.id), format!("system.slice/docker-{}.scope", now.id)] {
+            for file in [format!("cpu/{group}/cpu.stat"), format!("{group}/cpu.stat")] {
+                usage.throttled = usage.throttled.max(field(&read(file).await, "nr_throttled"));
+            }
+            let hits = read(format!("memory/{group}/memory.failcnt")).await.trim().parse().unwrap_or(0);
+            let events = read(format!("{group}/memory.events")).await;
+            usage.memory_hits = usage.memory_hits.max(hits).max(field(&events, "max"));
+        }
+        usage
+    }
+}
+
+fn field(text: &str, name: &str) -> u64 {
+    let line = text.lines().find_map(|l| l.strip_prefix(name).filter(|rest| rest.starts_with(' ')));
+    line.and_then(|rest| rest.trim().parse().ok()).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::field;
+
+    #[test]
+    fn a_field_is_found_by_its_whole_name() {
+        let text = "nr_periods 12\nnr_throttled 7\nthrottled_time 99\n";
+        assert_eq!((field(text, "nr_throttled"), field(text, "throttled"), field(text, "max")), (7, 0, 0));
+    }
+}

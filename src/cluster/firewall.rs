@@ -1,0 +1,265 @@
+//! Links between hosts of their own (namespaces, containers, machines): cut and made lossy by iptables at the receiver,
+//! delayed and shaped by tc at the sender.
+//!
+//! ```text
+//! n1→n2   in n2:  iptables -A TRIB-<run> -s n1 -j DROP                   held bytes: the rule's counter
+//!                 iptables -A TRIB-<run> -s n1 -m statistic … -j DROP    lost packets
+//!                 iptables -A TRIB-<run> -s n1                           delivered bytes
+//!         in n1:  tc class 1:2 htb rate …  leaf netem delay …            for packets to n2 only
+//! ```
+//! Rules stand in a chain of the run's own, which is replaced at once (`iptables-restore --noflush`); nobody else's rule
+//! is ever touched. A chain forgets its counters when it is replaced, so they are read before and added up here. IPv4.
+
+pub mod rules;
+pub mod shaping;
+
+use super::{Part, agents::Agent, network::Network};
+use crate::agent::Request;
+use async_trait::async_trait;
+use nemesis::{Capability, Cut, Link, LinkShape, LinkStats, NodeName, Probe};
+use rules::Rules;
+use serde::Deserialize;
+use shaping::Shaping;
+use std::{
+    collections::BTreeMap,
+    net::{Ipv4Addr, SocketAddr},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+use tokio::sync::Mutex;
+
+/// Time between two packets of a probe.
+const GAP: Duration = Duration::from_millis(2);
+/// How long the last packet of a probe may be on its way, apart from the delay that the link was given.
+const STRAGGLERS: Duration = Duration::from_millis(100);
+
+/// A node as its links see it.
+#[derive(Clone)]
+pub struct Spot {
+    /// Its name.
+    pub name: NodeName,
+    /// The address from which its packets come.
+    pub address: Ipv4Addr,
+    /// The agent in its network.
+    pub agent: Arc<Agent>,
+}
+
+/// The links of a cluster.
+pub struct Firewall {
+    chain: String,
+    spots: Vec<Spot>,
+    /// What each node's chain and qdiscs are at the moment.
+    states: Vec<Mutex<State>>,
+    train: AtomicU64,
+    abilities: BTreeMap<Capability, Result<(), String>>,
+}
+
+struct State {
+    incoming: BTreeMap<NodeName, LinkShape>,
+    counted: BTreeMap<NodeName, LinkStats>,
+    shaping: Shaping,
+}
+
+impl Firewall {
+    /// Makes a chain in each node's network and finds out what the kernels can do.
+    pub async fn open(run: &str, spots: Vec<Spot>) -> Result<Firewall, String> {
+        let chain = format!("TRIB-{run}");
+        let mut states = Vec::new();
+        for spot in &spots {
+            let agent = &spot.agent;
+            let run = async |arguments: &[&str]| {
+                let argv: Vec<&str> = ["iptables", "-w"].iter().chain(arguments).copied().collect();
+                agent.run(&argv, None).await
+            };
+            let at_end = async |arguments: &[&str]| {
+                let argv = ["iptables", "-w"].iter().chain(arguments).map(|a| (*a).to_owned()).collect();
+                agent.ask::<()>(Request::AtEnd { argv }).await
+            };
+            run(&["-N", &chain]).await?;
+            at_end(&["-X", &chain]).await?;
+            at_end(&["-F", &chain]).await?;
+            run(&["-I", "INPUT", "1", "-j", &chain]).await?;
+            at_end(&["-D", "INPUT", "-j", &chain]).await?;
+            let shaping = Shaping::open(spot, spots.iter().find(|other| other.name != spot.name)).await?;
+            states.push(Mutex::new(State {
+                incoming: BTreeMap::new(),
+                counted: BTreeMap::new(),
+                shaping,
+            }));
+        }
+        let mut firewall =
+            Firewall { chain, spots, states, train: AtomicU64::new(1), abilities: BTreeMap::new() };
+        for i in 0..firewall.spots.len() {
+            firewall.refresh(i, &mut *firewall.states[i].lock().await).await?;
+        }
+        firewall.abilities = firewall.find_out().await;
+        Ok(firewall)
+    }
+
+    /// Tries, at every node, what not every kernel has.
+    async fn find_out(&self) -> BTreeMap<Capability, Result<(), String>> {
+        let mut all: BTreeMap<Capability, Result<(), String>> = BTreeMap::new();
+        for (spot, state) in self.spots.iter().zip(&self.states) {
+            let tried = state.lock().await.shaping.abilities(spot).await;
+            for (capability, result) in tried {
+                let so_far = all.entry(capability).or_insert(Ok(()));
+                if so_far.is_ok() {
+                    *so_far = result;
+                }
+            }
+        }
+        all
+    }
+
+    fn index(&self, name: &NodeName) -> Result<usize, String> {
+        self.spots.iter().position(|s| s.name == *name).ok_or_else(|| format!("there is no node {name}"))
+    }
+
+    /// Writes a receiver's chain anew.
+    async fn refresh(&self, to: usize, state: &mut State) -> Result<(), String> {
+        self.count(to, state).await?;
+        let peers = self.spots.iter().filter(|s| s.name != self.spots[to].name);
+        let shaped = peers.map(|peer| {
+            let shape = state.incoming.get(&peer.name).copied().unwrap_or_default();
+            (peer.name.clone(), peer.address, shape)
+        });
+        let rules = Rules::new(&self.chain, shaped.collect());
+        self.spots[to].agent.run(&["iptables-restore", "-w", "--noflush"], Some(rules.text())).await?;
+        Ok(())
+    }
+
+    /// Adds what the chain has counted to what was counted before.
+    async fn count(&self, to: usize, state: &mut State) -> Result<(), String> {
+        let now = self.read(to).await?;
+        for (from, stats) in now {
+            rules::add(state.counted.entry(from).or_default(), &stats);
+        }
+        Ok(())
+    }
+
+    /// What a receiver's chain has counted since it was last written.
+    async fn read(&self, to: usize) -> Result<BTreeMap<NodeName, LinkStats>, String> {
+        let list = ["iptables", "-w", "-n", "-v", "-x", "-L", &self.chain];
+        let text = self.spots[to].agent.run(&list, None).await?;
+        Ok(rules::counters(&text))
+    }
+
+    async fn shape_receiver(&self, to: usize, shapes: Vec<(&Link, LinkShape)>) -> Result<(), String> {
+        let mut state = self.states[to].lock().await;
+        let before = state.incoming.clone();
+        for (link, shape) in shapes {
+            state.incoming.insert(link.from.clone(), shape);
+        }
+        if rules::of(&before) == rules::of(&state.incoming) {
+            return Ok(());
+        }
+        self.refresh(to, &mut state).await
+    }
+}
+
+#[async_trait]
+impl Part for Firewall {
+    fn supports(&self, capability: Capability) -> Option<Result<(), String>> {
+        match capability {
+            Capability::Cut | Capability::Loss | Capability::Reset => Some(Ok(())),
+            Capability::Delay | Capability::Rate | Capability::Scramble => {
+                Some(self.abilities.get(&capability).cloned().unwrap_or(Ok(())))
+            }
+            _ => None,
+        }
+    }
+}
+
+#[async_trait]
+impl Network for Firewall {
+    async fn shape(&self, links: &BTreeMap<Link, LinkShape>) -> Result<(), String> {
+        let mut receivers: BTreeMap<usize, Vec<(&Link, LinkShape)>> = BTreeMap::new();
+        let mut senders: BTreeMap<usize, Vec<(usize, LinkShape)>> = BTreeMap::new();
+        for (link, shape) in links {
+            let (from, to) = (self.index(&link.from)?, self.index(&link.to)?);
+            receivers.entry(to).or_default().push((link, *shape));
+            senders.entry(from).or_default().push((to, *shape));
+        }
+        let cuts = receivers.into_iter().map(|(to, shapes)| self.shape_receiver(to, shapes));
+        let cuts = futures(cuts.collect()).await;
+        for (from, shapes) in senders {
+            let mut state = self.states[from].lock().await;
+            for (to, shape) in shapes {
+                state.shaping.set(&self.spots[from], to, self.spots[to].address, shape).await?;
+            }
+        }
+        cuts.into_iter().collect()
+    }
+
+    async fn stats(&self, link: &Link) -> LinkStats {
+        let (Ok(from), Ok(to)) = (self.index(&link.from), self.index(&link.to)) else {
+            return LinkStats::default();
+        };
+        let state = self.states[to].lock().await;
+        let mut stats = state.counted.get(&link.from).copied().unwrap_or_default();
+        if let Ok(now) = self.read(to).await
+            && let Some(more) = now.get(&link.from)
+        {
+            rules::add(&mut stats, more);
+        }
+        drop(state);
+        stats.limited = self.states[from].lock().await.shaping.limited(&self.spots[from], to).await;
+        stats
+    }
+
+    async fn probe(&self, link: &Link, packets: u32) -> Option<Probe> {
+        let (from, to) = (self.index(&link.from).ok()?, self.index(&link.to).ok()?);
+        let (sender, receiver) = (&self.spots[from], &self.spots[to]);
+        let port = receiver.agent.hello.get("udp-port")?.as_u64()?;
+        let train = self.train.fetch_add(1, Relaxed);
+        receiver.agent.ask::<()>(Request::Expect { train }).await.ok()?;
+        let to_address = SocketAddr::from((receiver.address, u16::try_from(port).ok()?));
+        let gap_us = GAP.as_micros() as u64;
+        let sent: u32 =
+            sender.agent.ask(Request::Probe { to: to_address, train, packets, gap_us }).await.ok()?;
+        let shape = self.states[to].lock().await.incoming.get(&link.from).copied().unwrap_or_default();
+        if shape.cut == Cut::Open {
+            tokio::time::sleep(STRAGGLERS + shape.delay.0 + shape.jitter.0).await;
+        } else {
+            tokio::time::sleep(STRAGGLERS).await;
+        }
+        let seen: Arrived = receiver.agent.ask(Request::Arrived { train }).await.ok()?;
+        Some(Probe {
+            sent,
+            arrived: seen.arrived,
+            duplicates: seen.duplicates,
+            overtaken: seen.overtaken,
+            corrupted: seen.corrupted,
+            mean_ns: seen.mean_ns,
+        })
+    }
+}
+
+#[derive(Deserialize)]
+struct Arrived {
+    arrived: u32,
+    duplicates: u32,
+    overtaken: u32,
+    corrupted: u32,
+    mean_ns: i64,
+}
+
+/// Runs futures at the same time on this task and returns what they returned.
+async fn futures<T>(all: Vec<impl Future<Output = T>>) -> Vec<T> {
+    let mut all: Vec<_> = all.into_iter().map(|f| (Box::pin(f), None)).collect();
+    std::future::poll_fn(|cx| {
+        for (future, done) in &mut all {
+            if done.is_none()
+                && let std::task::Poll::Ready(value) = future.as_mut().poll(cx)
+            {
+                *done = Some(value);
+            }
+        }
+        if all.iter().any(|(_, done)| done.is_none()) { std::task::Poll::Pending } else { std::task::Poll::Ready(()) }
+    })
+    .await;
+    all.into_iter().filter_map(|(_, done)| done).collect()
+}

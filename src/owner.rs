@@ -1,0 +1,205 @@
+//! Whose is it? Everything that outlives a process carries its owner, so that what the dead have left can be removed and
+//! what the living hold is never touched.
+//!
+//! ```text
+//! run id ─ pid ─ its start ─ boot ─ machine ─ pid namespace         in /run/tribunal/<run>, and in labels of containers
+//! ```
+//! Pids come again: a process is known by its pid, the moment of its start and the boot it belongs to. An owner that
+//! cannot be looked for from here (on another machine, in another pid namespace) is taken to be alive.
+
+use anyhow::{Context, Result, bail};
+use rand::RngExt;
+use std::{
+    fmt, fs,
+    path::{Path, PathBuf},
+    str::FromStr,
+};
+
+/// A process that owns something.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Owner {
+    pid: u32,
+    start: u64,
+    boot: String,
+    machine: String,
+    space: String,
+}
+
+/// Whether an owner lives.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Life {
+    /// It does.
+    Alive,
+    /// It does not.
+    Dead,
+    /// That cannot be told from here, and why.
+    Unknown(String),
+}
+
+impl Owner {
+    /// This process.
+    pub fn this() -> Owner {
+        let pid = std::process::id();
+        Owner {
+            pid,
+            start: start_of(pid).unwrap_or(0),
+            boot: first_line("/proc/sys/kernel/random/boot_id"),
+            machine: first_line("/etc/machine-id"),
+            space: pid_namespace(),
+        }
+    }
+
+    /// Whether it lives, as far as can be told from here.
+    pub fn life(&self) -> Life {
+        let here = Owner::this();
+        if self.machine != here.machine {
+            return Life::Unknown("its owner is on another machine".to_owned());
+        }
+        if self.boot != here.boot {
+            return Life::Dead;
+        }
+        if self.space != here.space {
+            return Life::Unknown("its owner is in another pid namespace".to_owned());
+        }
+        if start_of(self.pid) == Some(self.start) { Life::Alive } else { Life::Dead }
+    }
+}
+
+/// When a process started, in clock ticks since the boot; `None` if it does not exist, or is a zombie.
+fn start_of(pid: u32) -> Option<u64> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name may contain anything, parentheses included.
+    let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
+    let state = fields.next()?;
+    if matches!(state, "Z" | "X") {
+        return None;
+    }
+    fields.nth(18)?.parse().ok()
+}
+
+fn first_line(path: &str) -> String {
+    let text = fs::read_to_string(path).unwrap_or_default();
+    text.lines().next().unwrap_or("none").trim().to_owned()
+}
+
+fn pid_namespace() -> String {
+    let link = fs::read_link("/proc/self/ns/pid").unwrap_or_default();
+    let digits: String = link.to_string_lossy().chars().filter(char::is_ascii_digit).collect();
+    if digits.is_empty() { "none".to_owned() } else { digits }
+}
+
+impl fmt::Display for Owner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}/{}/{}/{}", self.pid, self.start, self.boot, self.machine, self.space)
+    }
+}
+
+impl FromStr for Owner {
+    type Err = anyhow::Error;
+    fn from_str(s: &str) -> Result<Self> {
+        let parts: Vec<&str> = s.trim().split('/').collect();
+        let [pid, start, boot, machine, space] = parts[..] else { bail!("`{s}` names no owner") };
+        Ok(Owner {
+            pid: pid.parse().with_context(|| format!("in `{s}`"))?,
+            start: start.parse().with_context(|| format!("in `{s}`"))?,
+            boot: boot.to_owned(),
+            machine: machine.to_owned(),
+            space: space.to_owned(),
+        })
+    }
+}
+
+/// A name for a run that no other run on any machine has, short enough for interfaces and chains.
+pub fn fresh_run() -> String {
+    format!("t{:08x}", rand::rng().random::<u32>())
+}
+
+/// Says in a file that a run exists and whose it is, before the run makes anything. Dropping it removes the file.
+#[derive(Debug)]
+pub struct Record {
+    path: PathBuf,
+}
+
+/// Where records are kept: the same place for all users, if we may write there.
+pub fn folder() -> PathBuf {
+    if rustix::process::geteuid().is_root() {
+        return PathBuf::from("/run/tribunal");
+    }
+    match std::env::var_os("XDG_RUNTIME_DIR").filter(|own| Path::new(own).is_dir()) {
+        Some(own) => Path::new(&own).join("tribunal"),
+        None => std::env::temp_dir().join(format!("tribunal-{}", rustix::process::geteuid().as_raw())),
+    }
+}
+
+impl Record {
+    /// Writes the record of a run.
+    ///
+    /// # Errors
+    /// If the file cannot be written.
+    pub fn write(run: &str) -> Result<Record> {
+        let folder = folder();
+        fs::create_dir_all(&folder).with_context(|| format!("cannot make the folder {}", folder.display()))?;
+        let path = folder.join(run);
+        fs::write(&path, Owner::this().to_string()).with_context(|| format!("cannot write {}", path.display()))?;
+        Ok(Record { path })
+    }
+}
+
+impl Drop for Record {
+    fn drop(&mut self) {
+        // If it stays, `tribunal clean` finds that its owner is dead and nothing is left.
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+/// All runs that have a record here, with their owners.
+pub fn records() -> Vec<(String, Owner)> {
+    let entries = fs::read_dir(folder()).into_iter().flatten().flatten();
+    let read = |entry: fs::DirEntry| {
+        let owner = fs::read_to_string(entry.path()).ok()?.parse().ok()?;
+        Some((entry.file_name().to_string_lossy().into_owned(), owner))
+    };
+    let mut all: Vec<_> = entries.filter_map(read).collect();
+    all.sort_by(|a: &(String, Owner), b| a.0.cmp(&b.0));
+    all
+}
+
+/// Forgets the record of a run.
+pub fn forget(run: &str) {
+    let _ = fs::remove_file(folder().join(run));
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn we_are_alive_and_can_be_written_down() {
+        let me = Owner::this();
+        assert_eq!(me.life(), Life::Alive);
+        assert_eq!(me.to_string().parse::<Owner>().unwrap(), me);
+    }
+
+    #[test]
+    fn a_pid_that_came_again_is_somebody_else() {
+        let me = Owner::this();
+        assert_eq!(Owner { start: me.start + 1, ..me.clone() }.life(), Life::Dead);
+        assert_eq!(Owner { boot: "another".to_owned(), ..me.clone() }.life(), Life::Dead);
+        assert!(matches!(Owner { machine: "x".to_owned(), ..me.clone() }.life(), Life::Unknown(_)));
+        assert!(matches!(Owner { space: "1".to_owned(), ..me }.life(), Life::Unknown(_)));
+    }
+
+    #[test]
+    fn a_dead_child_is_dead_even_before_it_is_waited_for() {
+        let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+        let start = start_of(child.id()).unwrap();
+        let owner = Owner { pid: child.id(), start, ..Owner::this() };
+        assert_eq!(owner.life(), Life::Alive);
+        child.kill().unwrap();
+        while owner.life() == Life::Alive {
+            std::thread::yield_now();
+        }
+        child.wait().unwrap();
+        assert_eq!(owner.life(), Life::Dead);
+    }
+}
