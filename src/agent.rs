@@ -281,7 +281,9 @@ impl Agent {
             Request::PowerFailure { at, torn } => self.disks.power_failure(&at, torn),
             Request::Damage { folder, truncate, seed } => value(damage::damage(&folder, truncate, seed)),
             Request::WriteBack { file, offset, hex } => value(damage::write_back(&file, offset, &hex)),
-            Request::Start { name, argv, env, log } => value(self.nodes.start(&self.run, &name, &argv, env, &log)),
+            Request::Start { name, argv, env, log } => {
+                value(self.nodes.start(&self.run, &name, &argv, env, &log))
+            }
             Request::Signal { name, signal } => value(self.nodes.signal(&name, &signal)),
             Request::State { name } => value(Ok(self.nodes.state(&name))),
             clock => self.clocks(&clock),

@@ -2,8 +2,8 @@
 //!
 //! Data goes to stdout, progress and errors to stderr; exit codes are those of [`exit`].
 
-pub mod bugs;
 mod agent;
+pub mod bugs;
 mod check;
 mod list;
 mod node;

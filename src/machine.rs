@@ -52,11 +52,15 @@ pub fn fuse() -> Result<(), String> {
 /// Whether the wall clock of a process on this machine can be set wrong.
 pub fn clocks() -> Result<(), String> {
     if !cfg!(all(target_os = "linux", target_arch = "x86_64")) {
-        return Err("the clock of a process is set wrong by patching its vDSO: Linux on x86-64 only".to_owned());
+        return Err(
+            "the clock of a process is set wrong by patching its vDSO: Linux on x86-64 only".to_owned()
+        );
     }
     let scope = std::fs::read_to_string("/proc/sys/kernel/yama/ptrace_scope").unwrap_or_default();
     if root().is_err() && !matches!(scope.trim(), "" | "0") {
-        return Err("needs root, or /proc/sys/kernel/yama/ptrace_scope set to 0, to trace the nodes".to_owned());
+        return Err(
+            "needs root, or /proc/sys/kernel/yama/ptrace_scope set to 0, to trace the nodes".to_owned()
+        );
     }
     Ok(())
 }

@@ -138,9 +138,11 @@ impl Record {
     /// If the file cannot be written.
     pub fn write(run: &str) -> Result<Record> {
         let folder = folder();
-        fs::create_dir_all(&folder).with_context(|| format!("cannot make the folder {}", folder.display()))?;
+        fs::create_dir_all(&folder)
+            .with_context(|| format!("cannot make the folder {}", folder.display()))?;
         let path = folder.join(run);
-        fs::write(&path, Owner::this().to_string()).with_context(|| format!("cannot write {}", path.display()))?;
+        fs::write(&path, Owner::this().to_string())
+            .with_context(|| format!("cannot write {}", path.display()))?;
         Ok(Record { path })
     }
 }

@@ -262,7 +262,7 @@ impl Nemesis {
     async fn observe_early(&self, step: &Step, run: &mut Running, until: u64) {
         match step.fault.fault.family() {
             Family::Process => self.observe_process(run, until).await,
-            Family::Network => self.observe_network_early(run, until).await,
+            Family::Network => self.observe_network_early(step, run, until).await,
             Family::Clock => {}
             Family::Disk => {}
             Family::Damage => self.observe_damage(run, until).await,

@@ -25,6 +25,8 @@ pub enum Bug {
     RetryAppliedTwice,
     ApplySkipsHoles,
     AckBeforeQuorum,
+    PromiseNotFsynced,
+    LeaseOnWallClock,
 }
 
 /// What is known about a planted bug.
@@ -53,7 +55,7 @@ pub struct BugInfo {
 const MULTI: &str = "multi-paxos";
 const BASIC: &str = "basic-paxos";
 
-static CATALOGUE: [BugInfo; 11] = [
+static CATALOGUE: [BugInfo; 13] = [
     BugInfo {
         bug: Bug::PromiseNotWritten,
         name: "promise-not-written",
@@ -177,6 +179,29 @@ static CATALOGUE: [BugInfo; 11] = [
         plan: "leader-churn",
         protocol: MULTI,
     },
+    BugInfo {
+        bug: Bug::PromiseNotFsynced,
+        name: "promise-not-fsynced",
+        family: "durability",
+        breaks: "a promise is kept across a power failure (P1): it is written to a file of its own that is never synced, \
+                 and votes do not bring it back",
+        seen_in: "jepsen.io/analyses/redpanda-21.10.1 (class), etcd-io/etcd#14143 (class); hidden by every test that only kills",
+        reveals: "power failures of acceptors between a promise and the accept it excludes; kill -9 does not",
+        workload: "hunt-three",
+        plan: "promise-power",
+        protocol: MULTI,
+    },
+    BugInfo {
+        bug: Bug::LeaseOnWallClock,
+        name: "lease-on-wall-clock",
+        family: "lease",
+        breaks: "a lease is measured on a clock that only ever grows: here it is measured by the time of day",
+        seen_in: "jepsen.io/analyses/yugabyte-db-1.1.9, hashicorp/vault HA locks (class)",
+        reveals: "a leader that is cut off from the majority and whose wall clock is set back",
+        workload: "hunt-reads",
+        plan: "skewed-split",
+        protocol: MULTI,
+    },
 ];
 
 /// Every bug that can be planted, in the order in which they are best explained.
@@ -246,6 +271,16 @@ impl Hooks {
     /// A promise is written before it is answered, and what a vote promised is known again after a restart.
     pub fn writes_promises(self) -> bool {
         self.lacks(Bug::PromiseNotWritten)
+    }
+
+    /// A promise is synced before it is answered, and what a vote promised is known again after a power failure.
+    pub fn syncs_promises(self) -> bool {
+        self.lacks(Bug::PromiseNotFsynced)
+    }
+
+    /// Time is measured on a clock that only ever grows, whatever the time of day.
+    pub fn measures_monotonic_time(self) -> bool {
+        self.lacks(Bug::LeaseOnWallClock)
     }
 
     /// An acceptance is synced before it is answered.

@@ -8,6 +8,7 @@
 //! that may jump, and nothing here depends on it. A virtual machine that is frozen with all its clocks is outside what a
 //! lease can stand.
 
+use crate::bugs::Hooks;
 use crate::core::Mono;
 
 /// Reads the clock.
@@ -15,17 +16,27 @@ use crate::core::Mono;
 pub struct Clock {
     #[cfg(not(target_os = "linux"))]
     origin: std::time::Instant,
+    monotonic: bool,
+}
+
+/// The time of day, which may jump: nothing but a planted bug wants that.
+fn time_of_day() -> Mono {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    Mono(u64::try_from(since.as_nanos()).unwrap_or(u64::MAX))
 }
 
 #[cfg(target_os = "linux")]
 impl Clock {
     /// The clock of this process.
-    pub fn start() -> Self {
-        Clock {}
+    pub fn start(hooks: Hooks) -> Self {
+        Clock { monotonic: hooks.measures_monotonic_time() }
     }
 
     /// This moment.
     pub fn now(&self) -> Mono {
+        if !self.monotonic {
+            return time_of_day();
+        }
         let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
         Mono(now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64)
     }
@@ -34,12 +45,15 @@ impl Clock {
 #[cfg(not(target_os = "linux"))]
 impl Clock {
     /// The clock of this process.
-    pub fn start() -> Self {
-        Clock { origin: std::time::Instant::now() }
+    pub fn start(hooks: Hooks) -> Self {
+        Clock { origin: std::time::Instant::now(), monotonic: hooks.measures_monotonic_time() }
     }
 
     /// This moment.
     pub fn now(&self) -> Mono {
+        if !self.monotonic {
+            return time_of_day();
+        }
         Mono(self.origin.elapsed().as_nanos() as u64)
     }
 }
@@ -50,7 +64,7 @@ mod tests {
 
     #[test]
     fn it_never_goes_back() {
-        let clock = Clock::start();
+        let clock = Clock::start(Hooks::default());
         let mut last = clock.now();
         for _ in 0..1000 {
             let now = clock.now();

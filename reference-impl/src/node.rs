@@ -233,7 +233,13 @@ impl Node {
         let config = args.config()?;
         let identity =
             Identity { cluster_id: args.cluster_id.clone(), node: args.id, protocol: args.protocol };
-        let (mut log, recovered) = Log::open(&args.data, &identity)?;
+        let (mut log, mut recovered) = Log::open(&args.data, &identity)?;
+        if !config.hooks.syncs_promises() {
+            let aside = log.keep_promises_aside();
+            recovered
+                .records
+                .extend(aside.map_err(|source| NodeError::System { doing: "open the log", source })?);
+        }
         if recovered.torn > 0 {
             tracing::warn!("cut a torn end of {} bytes off {}", recovered.torn, log.path().display());
         }
@@ -244,7 +250,7 @@ impl Node {
         log.write(&[start])
             .and_then(|()| log.sync())
             .map_err(|source| NodeError::System { doing: "write the log", source })?;
-        let clock = Clock::start();
+        let clock = Clock::start(config.hooks);
         let core = Core::new(config.clone(), durable, clock.now());
         tracing::info!(
             "node {} of {} starts: {}, fsync {}, incarnation {epoch}, recovered {count} records up to slot {}",

@@ -126,7 +126,15 @@ pub struct Log {
     file: File,
     path: PathBuf,
     end: u64,
+    aside: Option<Aside>,
     _lock: File,
+}
+
+/// A second file, for promises only, that is never synced: see the bug `promise-not-fsynced`.
+#[derive(Debug)]
+struct Aside {
+    file: File,
+    end: u64,
 }
 
 const FORMAT: u32 = 1;
@@ -162,7 +170,7 @@ impl Log {
             file.set_len(end).and_then(|()| file.sync_data()).map_err(io("cut the torn end of", &path))?;
         }
         file.seek(SeekFrom::Start(end)).map_err(io("seek in", &path))?;
-        Ok((Log { file, path, end, _lock: lock }, recovered))
+        Ok((Log { file, path, end, aside: None, _lock: lock }, recovered))
     }
 
     /// Hands the records to the operating system, as one frame.
@@ -170,6 +178,20 @@ impl Log {
     /// # Errors
     /// Those of the file. The log must not be used after one.
     pub fn write(&mut self, records: &[Record]) -> io::Result<()> {
+        if let Some(aside) = &mut self.aside {
+            let (promises, others): (Vec<Record>, Vec<Record>) =
+                records.iter().cloned().partition(|r| matches!(r, Record::Promised { .. }));
+            if !promises.is_empty() {
+                let frame = frame::encode(aside.end, &promises);
+                aside.file.write_all(&frame)?;
+                aside.end += frame.len() as u64;
+            }
+            return if others.is_empty() { Ok(()) } else { self.append(&others) };
+        }
+        self.append(records)
+    }
+
+    fn append(&mut self, records: &[Record]) -> io::Result<()> {
         let frame = frame::encode(self.end, records);
         self.file.write_all(&frame)?;
         self.end += frame.len() as u64;
@@ -182,6 +204,34 @@ impl Log {
     /// Those of the file. The log must not be used after one.
     pub fn sync(&mut self) -> io::Result<()> {
         self.file.sync_data()
+    }
+
+    /// From now on promises go to a file of their own that is never synced, and are read back from there; nothing but a
+    /// planted bug wants that. Returns what that file holds.
+    ///
+    /// # Errors
+    /// Those of the file.
+    pub fn keep_promises_aside(&mut self) -> io::Result<Vec<Record>> {
+        let path = self.path.with_file_name("promises");
+        let mut file = OpenOptions::new().create(true).truncate(false).read(true).write(true).open(path)?;
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes)?;
+        // What a power failure has left of it may be anything.
+        if !bytes.starts_with(frame::MAGIC) {
+            bytes = frame::MAGIC.to_vec();
+            file.set_len(0)?;
+            file.rewind()?;
+            file.write_all(&bytes)?;
+        }
+        let (mut records, mut end) = (Vec::new(), bytes.len() as u64);
+        if let Ok(scan) = frame::scan(&bytes) {
+            records.extend(scan.frames.into_iter().filter_map(|f| frame::decode(f).ok()).flatten());
+            end = scan.end;
+        }
+        file.set_len(end)?;
+        file.seek(SeekFrom::Start(end))?;
+        self.aside = Some(Aside { file, end });
+        Ok(records)
     }
 
     /// Where it is.

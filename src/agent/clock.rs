@@ -19,11 +19,13 @@
 //! inherits the offset; a program started by exec has a fresh vDSO and the real time.
 //!
 //! What it deliberately is not:
-//! - for programs that make raw system calls for the time ([`raw_calls`] tells) or that use the
+//! - a way to reach programs that make raw system calls for the time ([`raw_calls`] tells) or that use the
 //!   old vsyscall page;
 //! - a skew of what the *kernel* does by the wall clock: file times, packet timestamps, and waits
 //!   until an absolute `CLOCK_REALTIME` (pthread_cond_timedwait with the default clock,
 //!   sem_timedwait, timerfd and clock_nanosleep with TIMER_ABSTIME) go by the real clock;
+//! - careful about programs that *ignore* SIGTRAP: single-stepping one makes the kernel reset
+//!   that to the default;
 //! - a changed rate: the offset is constant until changed (change it often to drift or strobe).
 //!
 //! For Linux on x86-64; elsewhere each function returns [`ClockError::Platform`].
@@ -76,6 +78,7 @@ use std::time::Duration;
 /// Why a process's clock can't be read or skewed. Unless said otherwise the process is as it was.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
+#[allow(missing_docs)] // each message says it
 pub enum ClockError {
     #[error(
         "skewing a process's clock works on Linux on x86-64 only, and this is {} on {}",

@@ -8,7 +8,7 @@
 //! ```
 //!
 //! ```no_run
-//! use disk::disk::{Disk, Troubles};
+//! use tribunal::agent::disk::{Disk, Troubles};
 //! # fn main() -> std::io::Result<()> {
 //! let disk = Disk::mount("/var/lib/backing".as_ref(), "/mnt/data".as_ref(), "tribunal:run-7")?;
 //! disk.set(Troubles { sync_delay_ms: 200, ..Troubles::default() });
@@ -184,7 +184,7 @@ impl Disk {
         self.gate.power_fails();
         let files = self.inodes.files();
         // Pages dirtied through a map come in now, as the un-synced writes they are, and not after the undo.
-        let mut outcome: io::Result<()> = Ok(());
+        let mut outcome: io::Result<()> = files.iter().try_for_each(|inode| self.invalidate(inode));
         let mut loss = Loss::default();
         for inode in &files {
             match inode.power_failure(torn) {

@@ -63,8 +63,15 @@ mod mounted {
             serde_json::to_value(self.at(at)?.stats()).map_err(|e| e.to_string())
         }
 
-        pub(in crate::agent) fn power_failure(&self, at: &Path, torn: Option<u64>) -> Result<super::Value, String> {
-            let loss = self.at(at)?.power_failure(torn).map_err(|e| format!("power failure at {}: {e}", at.display()))?;
+        pub(in crate::agent) fn power_failure(
+            &self,
+            at: &Path,
+            torn: Option<u64>,
+        ) -> Result<super::Value, String> {
+            let loss = self
+                .at(at)?
+                .power_failure(torn)
+                .map_err(|e| format!("power failure at {}: {e}", at.display()))?;
             serde_json::to_value(loss).map_err(|e| e.to_string())
         }
 

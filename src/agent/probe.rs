@@ -82,8 +82,10 @@ impl Receiver {
 }
 
 fn record(trains: &Mutex<BTreeMap<u64, Train>>, packet: &[u8], at: i64) {
-    let field = |i: usize| packet.get(i * 8..i * 8 + 8).and_then(|b| b.try_into().ok()).map(u64::from_be_bytes);
-    let (Some(MAGIC), Some(train), Some(number), Some(sent)) = (field(0), field(1), field(2), field(3)) else {
+    let field =
+        |i: usize| packet.get(i * 8..i * 8 + 8).and_then(|b| b.try_into().ok()).map(u64::from_be_bytes);
+    let (Some(MAGIC), Some(train), Some(number), Some(sent)) = (field(0), field(1), field(2), field(3))
+    else {
         return;
     };
     let mut trains = trains.lock().unwrap_or_else(|e| e.into_inner());
@@ -118,7 +120,8 @@ fn checksum_errors() -> u64 {
 
 /// Sends a train and returns how many packets the kernel took.
 pub(super) fn send(to: SocketAddr, train: u64, packets: u32, gap_us: u64) -> Result<u32, String> {
-    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).map_err(|e| format!("cannot send probes: {e}"))?;
+    let socket =
+        UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).map_err(|e| format!("cannot send probes: {e}"))?;
     let mut sent = 0;
     for number in 0..u64::from(packets) {
         let mut packet = [0u8; BYTES];

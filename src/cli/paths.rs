@@ -12,10 +12,10 @@ use super::{Failure, interrupts, runtime};
 use crate::{
     adapter::{Adapter, Session, paxos_kv_grpc::PaxosKv},
     cluster::{Defendant, Surroundings, assembly::Assembly, process},
-    owner::fresh_run,
-    scenario::ClusterSpec,
     exit,
+    owner::fresh_run,
     report::text::table,
+    scenario::ClusterSpec,
     scenario::{Fsync, Protocol},
     store::Store,
 };

@@ -11,6 +11,9 @@ use nemesis::{
 };
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 
+/// How long a kill has to reach a node whose disk is held up before the power goes.
+const STRIKE: Duration = Duration::from_millis(250);
+
 /// What a cluster is assembled from.
 pub struct Parts {
     /// How nodes are started and spoken to.
@@ -159,16 +162,26 @@ impl Cluster for Assembly {
         self.p.network.probe(link, packets).await
     }
 
-    async fn power_failure(
-        &self,
-        node: &NodeName,
-        torn: Option<u64>,
-    ) -> Result<(u64, String), ClusterError> {
+    async fn power_failure(&self, node: &NodeName, torn: Option<u64>) -> Result<(u64, String), ClusterError> {
         const WHAT: &str = "power failure of";
         let i = self.index(WHAT, node)?;
         on(WHAT, node, self.p.disks.before_power_failure(i).await)?;
-        on(WHAT, node, self.p.processes.kill(i).await)?;
-        on(WHAT, node, self.p.disks.power_failure(i, torn).await)
+        // An engine may wait until its container is gone, which it cannot be while a sync is held up.
+        let strike = self.p.processes.strike(i);
+        tokio::pin!(strike);
+        let struck = tokio::time::timeout(STRIKE, &mut strike).await;
+        // Lets go of the syncs that are held up, with an error: a process cannot end while the kernel waits for one.
+        let first = self.p.disks.power_failure(i, torn).await;
+        let struck = match struck {
+            Ok(struck) => struck,
+            Err(_) => strike.await,
+        };
+        let gone = self.p.processes.reap(i).await;
+        // Whatever the dying process still had under way.
+        let rest = self.p.disks.power_failure(i, torn).await;
+        on(WHAT, node, struck.and(gone))?;
+        let lost = on(WHAT, node, first)?.and(on(WHAT, node, rest)?);
+        Ok((lost.lost_bytes, lost.words(torn.is_some())))
     }
 
     async fn set_clock(&self, node: &NodeName, offset_ns: i64) -> Result<i64, ClusterError> {

@@ -23,6 +23,9 @@ use std::{
 /// How long a node may take to end when it is asked to.
 const GRACE: Duration = Duration::from_secs(5);
 
+/// How long the kernel may take to tear down a node that was killed.
+const REAP: Duration = Duration::from_secs(30);
+
 /// One child.
 #[derive(Debug)]
 pub struct Place {
@@ -180,13 +183,24 @@ impl Processes for Children {
         Ok(())
     }
 
-    async fn kill(&self, i: usize) -> Result<(), String> {
-        let mut slot = self.slot(i);
-        if let Slot::Running(child) | Slot::Paused(child) = &mut *slot {
-            send(child, Signal::KILL).map_err(|e| e.to_string())?;
-            // SIGKILL cannot be refused, so this takes as long as the kernel needs to tear a process down.
-            let status = child.wait().map_err(|e| e.to_string())?;
-            *slot = Slot::Dead(ended(status));
+    async fn strike(&self, i: usize) -> Result<(), String> {
+        match &*self.slot(i) {
+            Slot::Running(child) | Slot::Paused(child) => {
+                send(child, Signal::KILL).map_err(|e| e.to_string())
+            }
+            Slot::Never | Slot::Dead(_) => Ok(()),
+        }
+    }
+
+    async fn reap(&self, i: usize) -> Result<(), String> {
+        // SIGKILL cannot be refused, so this takes as long as the kernel needs to tear a process down; only a disk
+        // that does not answer can hold that up.
+        let deadline = tokio::time::Instant::now() + REAP;
+        while !self.ended_as_asked(i)? {
+            if tokio::time::Instant::now() > deadline {
+                return Err(format!("it was killed and is still there after {REAP:?}"));
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
         }
         Ok(())
     }

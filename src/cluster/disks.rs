@@ -45,11 +45,32 @@ struct Stats {
     unsynced_bytes: u64,
 }
 
+/// What a power failure took.
 #[derive(Deserialize)]
-struct Loss {
-    files: u64,
-    lost_bytes: u64,
-    kept_bytes: u64,
+pub struct Loss {
+    /// Files that lost something.
+    pub files: u64,
+    /// Bytes that were lost.
+    pub lost_bytes: u64,
+    /// Bytes that were not synced and are there all the same, after a torn write.
+    pub kept_bytes: u64,
+}
+
+impl Loss {
+    /// Both together.
+    pub fn and(self, other: Loss) -> Loss {
+        Loss {
+            files: self.files.max(other.files),
+            lost_bytes: self.lost_bytes + other.lost_bytes,
+            kept_bytes: self.kept_bytes.max(other.kept_bytes),
+        }
+    }
+
+    /// In words.
+    pub fn words(&self, torn: bool) -> String {
+        let kept = if torn { format!(" and kept {}", self.kept_bytes) } else { String::new() };
+        format!("{} bytes that were not synced, of {} files{kept}", self.lost_bytes, self.files)
+    }
 }
 
 impl Disks {
@@ -68,7 +89,9 @@ impl Disks {
         let folder = &self.folders[i];
         match (&folder.agent, &folder.mount) {
             (Some(agent), Some(mount)) => Ok((agent, mount)),
-            _ => Err(self.why_not.clone().unwrap_or_else(|| "the disk was not prepared for faults".to_owned())),
+            _ => {
+                Err(self.why_not.clone().unwrap_or_else(|| "the disk was not prepared for faults".to_owned()))
+            }
         }
     }
 
@@ -122,15 +145,13 @@ impl Disks {
         Ok(())
     }
 
-    /// Takes what was not synced, from the folder of a node that is dead. Returns how many bytes, and that in words.
-    pub async fn power_failure(&self, i: usize, torn: Option<u64>) -> Result<(u64, String), String> {
+    /// Takes what was not synced, from the folder of a node that is dead.
+    pub async fn power_failure(&self, i: usize, torn: Option<u64>) -> Result<Loss, String> {
         let (agent, at) = self.mounted(i)?;
-        let loss: Result<Loss, String> = agent.ask(Request::PowerFailure { at: at.to_owned(), torn }).await;
+        let loss = agent.ask(Request::PowerFailure { at: at.to_owned(), torn }).await;
         // Whatever happened, the disk is healthy when the power is back.
         self.trouble(i, DiskTrouble::default()).await?;
-        let loss = loss?;
-        let kept = if torn.is_some() { format!(" and kept {}", loss.kept_bytes) } else { String::new() };
-        Ok((loss.lost_bytes, format!("{} bytes that were not synced in {} files{kept}", loss.lost_bytes, loss.files)))
+        loss
     }
 
     /// Damages synced bytes of a node that is not running.

@@ -115,7 +115,13 @@ async fn build(around: &Surroundings, ground: &Arc<Ground>, holders: &str, image
     let container = |(i, name): (usize, &NodeName)| Container {
         name: name.clone(),
         container: format!("{network}-{name}"),
-        create: Some(create(around, &format!("{network}-{name}-net"), &disks.folder(i), image, image == holders)),
+        create: Some(create(
+            around,
+            &format!("{network}-{name}-net"),
+            &disks.folder(i),
+            image,
+            image == holders,
+        )),
         log: around.store.node_log(name),
         agent: spots[i].agent.clone(),
     };
@@ -174,7 +180,8 @@ fn address(subnet: u8, i: usize) -> Ipv4Addr {
 pub(super) async fn hold(around: &Surroundings, image: &str, name: &str, network: &[&str]) -> Result<()> {
     let labels = labels(&around.run);
     let groups = format!("/sys/fs/cgroup:{GROUPS}:ro");
-    let mut arguments = vec!["run", "--detach", "--name", name, "--cap-add", "NET_ADMIN", "--volume", &groups];
+    let mut arguments =
+        vec!["run", "--detach", "--name", name, "--cap-add", "NET_ADMIN", "--volume", &groups];
     arguments.extend(labels.iter().map(String::as_str));
     arguments.extend(network);
     arguments.push(image);

@@ -84,11 +84,7 @@ impl Firewall {
             run(&["-I", "INPUT", "1", "-j", &chain]).await?;
             at_end(&["-D", "INPUT", "-j", &chain]).await?;
             let shaping = Shaping::open(spot, spots.iter().find(|other| other.name != spot.name)).await?;
-            states.push(Mutex::new(State {
-                incoming: BTreeMap::new(),
-                counted: BTreeMap::new(),
-                shaping,
-            }));
+            states.push(Mutex::new(State { incoming: BTreeMap::new(), counted: BTreeMap::new(), shaping }));
         }
         let mut firewall =
             Firewall { chain, spots, states, train: AtomicU64::new(1), abilities: BTreeMap::new() };
@@ -258,7 +254,11 @@ async fn futures<T>(all: Vec<impl Future<Output = T>>) -> Vec<T> {
                 *done = Some(value);
             }
         }
-        if all.iter().any(|(_, done)| done.is_none()) { std::task::Poll::Pending } else { std::task::Poll::Ready(()) }
+        if all.iter().any(|(_, done)| done.is_none()) {
+            std::task::Poll::Pending
+        } else {
+            std::task::Poll::Ready(())
+        }
     })
     .await;
     all.into_iter().filter_map(|(_, done)| done).collect()

@@ -83,7 +83,11 @@ pub async fn prepare(around: Surroundings) -> Result<Assembly> {
         network: Box::new(network),
         disks,
         clocks,
-        ground: Box::new(Ground { agents: spots.into_iter().map(|s| s.agent).collect(), local, _record: around.record }),
+        ground: Box::new(Ground {
+            agents: spots.into_iter().map(|s| s.agent).collect(),
+            local,
+            _record: around.record,
+        }),
     }))
 }
 
@@ -169,7 +173,8 @@ async fn claim(hub: &str, local: &Agent) -> Result<u8> {
             Err(why) => bail!("cannot join the namespaces to the host: {why}"),
         }
     }
-    Err(anyhow::anyhow!(last)).with_context(|| format!("no subnet {a}.{b}.x.0/24 is free; see `tribunal clean`"))
+    Err(anyhow::anyhow!(last))
+        .with_context(|| format!("no subnet {a}.{b}.x.0/24 is free; see `tribunal clean`"))
 }
 
 /// The namespaces: they go when the local agent ends.

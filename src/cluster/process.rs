@@ -72,7 +72,8 @@ pub async fn prepare(around: Surroundings) -> Result<Assembly> {
         let data = disks.folder(id as usize - 1);
         members.push(Node { name: name.clone(), id, ports: own, peers, data });
     }
-    let place = |name: &nemesis::NodeName| Place { name: name.clone(), log: store.node_log(name), prefix: vec![] };
+    let place =
+        |name: &nemesis::NodeName| Place { name: name.clone(), log: store.node_log(name), prefix: vec![] };
     Ok(Assembly::new(Parts {
         adapter: adapter.clone(),
         members,
@@ -81,7 +82,11 @@ pub async fn prepare(around: Surroundings) -> Result<Assembly> {
         network: Box::new(net),
         disks,
         clocks,
-        ground: Box::new(Ground { local: around.local_agent_if_any(), _claims: claims, _record: around.record }),
+        ground: Box::new(Ground {
+            local: around.local_agent_if_any(),
+            _claims: claims,
+            _record: around.record,
+        }),
     }))
 }
 

@@ -10,8 +10,15 @@ use std::process::Command;
 pub trait Processes: Part {
     /// Starts a node that is not running. Returns when its process exists.
     async fn start(&self, i: usize, command: Command) -> Result<(), String>;
+    /// Sends a node what nobody survives, and returns when that is sent. It need not be running.
+    async fn strike(&self, i: usize) -> Result<(), String>;
+    /// Waits until a node that was struck is gone.
+    async fn reap(&self, i: usize) -> Result<(), String>;
     /// Ends a node at once and waits until it is gone. It need not be running.
-    async fn kill(&self, i: usize) -> Result<(), String>;
+    async fn kill(&self, i: usize) -> Result<(), String> {
+        self.strike(i).await?;
+        self.reap(i).await
+    }
     /// Asks a node to end and waits until it is gone; kills it if that takes too long.
     async fn stop(&self, i: usize) -> Result<(), String>;
     /// Stops a node in its tracks.

@@ -6,14 +6,7 @@ use super::{
     clocks::Clocks,
     disks::{Disks, Folder},
 };
-use crate::{
-    adapter::Adapter,
-    agent::Request,
-    machine,
-    owner::Record,
-    scenario::ClusterSpec,
-    store::Store,
-};
+use crate::{adapter::Adapter, agent::Request, machine, owner::Record, scenario::ClusterSpec, store::Store};
 use anyhow::{Context, Result};
 use nemesis::{Capability, NodeName};
 use std::{collections::BTreeSet, path::PathBuf, process::Command, sync::Arc};
@@ -96,7 +89,8 @@ impl Surroundings {
             let mut folder = Folder { backing, mount: None, agent: agent.clone() };
             if let (true, None, Some(agent)) = (faulty, &why_not, &agent) {
                 let at = self.store.file("disks").join(&**name);
-                std::fs::create_dir_all(&at).with_context(|| format!("cannot make the folder {}", at.display()))?;
+                std::fs::create_dir_all(&at)
+                    .with_context(|| format!("cannot make the folder {}", at.display()))?;
                 let mount = Request::Mount { folder: folder.backing.clone(), at: at.clone() };
                 agent.ask::<()>(mount).await.map_err(anyhow::Error::msg)?;
                 folder.mount = Some(at);

@@ -116,7 +116,11 @@ fn faults(r: &Results) -> String {
         .iter()
         .map(|f| {
             let seen = if f.effect.seen { "" } else { "NOT SEEN: " };
-            let healed = if f.healed.seen { String::new() } else { format!("; then {}", f.healed.what) };
+            let healed = if f.healed.seen || f.healed.what.is_empty() {
+                String::new()
+            } else {
+                format!("; then {}", f.healed.what)
+            };
             let error = f.error.as_ref().map(|e| format!("; {e}")).unwrap_or_default();
             vec![
                 seconds(f.start_ns),

@@ -44,6 +44,11 @@ pub(super) fn choose(
     Ok(())
 }
 
+/// Whether a fault lasts long enough to be probed.
+fn long_enough(step: &Step) -> bool {
+    step.until.ns().saturating_sub(step.at.ns()) >= PROBE_FROM
+}
+
 /// A few links, spread over all.
 fn some(links: &BTreeSet<Link>) -> Vec<&Link> {
     let step = links.len().div_ceil(PROBED).max(1);
@@ -59,7 +64,8 @@ impl Nemesis {
             }
             _ => step.fault.link.unwrap_or_default(),
         };
-        if step.until.ns().saturating_sub(step.at.ns()) >= PROBE_FROM {
+        // Only what delays is compared with how it was before; a probe takes a moment, and faults are to begin in time.
+        if long_enough(step) && step.fault.fault == FaultKind::Slow {
             run.probes = self.probe(run).await.into_iter().map(|(l, p)| (l, (p, Probe::default()))).collect();
         }
         run.at_cut = self.stats(&run.links).await;
@@ -91,15 +97,13 @@ impl Nemesis {
         links.into_iter().zip(sent).filter_map(|(l, p)| Some((l.clone(), p?))).collect()
     }
 
-    pub(super) async fn observe_network_early(&self, run: &mut Running, until: u64) {
+    pub(super) async fn observe_network_early(&self, step: &Step, run: &mut Running, until: u64) {
         let at = self.timeline.now() + SETTLE;
         self.timeline.sleep_until(at.min(until)).await;
         run.before = self.stats(&run.links).await;
-        if !run.probes.is_empty() {
+        if long_enough(step) {
             for (link, probe) in self.probe(run).await {
-                if let Some(both) = run.probes.get_mut(&link) {
-                    both.1 = probe;
-                }
+                run.probes.entry(link).or_default().1 = probe;
             }
         }
     }
@@ -220,6 +224,7 @@ struct Probes {
     overtaken: u32,
     corrupted: u32,
     added_ns: i64,
+    compared: bool,
 }
 
 impl Probes {
@@ -236,6 +241,7 @@ impl Probes {
                 added.push(during.mean_ns - before.mean_ns);
             }
         }
+        all.compared = !added.is_empty();
         all.added_ns = added.iter().sum::<i64>() / added.len().max(1) as i64;
         all
     }
@@ -244,12 +250,10 @@ impl Probes {
         if self.sent == 0 {
             return None;
         }
-        let mut text = format!(
-            "probes: {} of {} arrived, {:.1} ms later than before",
-            self.arrived,
-            self.sent,
-            self.added_ns as f64 / 1e6
-        );
+        let mut text = format!("probes: {} of {} arrived", self.arrived, self.sent);
+        if self.compared {
+            text.push_str(&format!(", {:.1} ms later than before", self.added_ns as f64 / 1e6));
+        }
         for (n, what) in
             [(self.duplicates, "twice"), (self.overtaken, "overtaken"), (self.corrupted, "corrupted")]
         {

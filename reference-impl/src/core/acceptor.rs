@@ -45,7 +45,7 @@ impl Acceptor {
             votes: durable.votes.clone(),
         };
         // P2 after a restart: a vote is a promise as well.
-        if hooks.writes_promises() {
+        if hooks.writes_promises() && hooks.syncs_promises() {
             for vote in durable.votes.values() {
                 acceptor.raise(acceptor.scope(vote.slot), vote.ballot);
             }

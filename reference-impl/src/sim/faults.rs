@@ -70,6 +70,9 @@ impl World<'_> {
         if self.setup.faults.partitions && self.setup.nodes > 1 {
             kinds.extend(["partition", "partition-leader", "partition-leader"]);
         }
+        if !self.setup.hooks.measures_monotonic_time() {
+            kinds.extend(["wall-clock", "wall-clock-leader", "wall-clock-leader"]);
+        }
         if kinds.is_empty() {
             return Ok(());
         }
@@ -90,6 +93,9 @@ impl World<'_> {
             "pause" | "pause-leader" => {
                 self.report.pauses += 1;
                 self.node(victim).paused_until = self.now + self.rng.random_range(50..1_500) * MS;
+            }
+            "wall-clock" | "wall-clock-leader" => {
+                self.node(victim).wall_offset = self.rng.random_range(-3_000..3_000) * MS as i64;
             }
             _ => self.cut_off(victim, kind == "partition-leader"),
         }

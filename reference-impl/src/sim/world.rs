@@ -53,6 +53,8 @@ pub(super) struct Node {
     pub(super) paused_until: u64,
     pub(super) clock_offset: u64,
     pub(super) clock_ppm: i64,
+    /// How far its time of day is off, which only a node that goes by it notices.
+    pub(super) wall_offset: i64,
 }
 
 pub(super) struct World<'a> {
@@ -112,6 +114,7 @@ impl<'a> World<'a> {
                 paused_until: 0,
                 clock_offset: world.rng.random_range(0..1_000_000 * MS),
                 clock_ppm: world.rng.random_range(-ppm..=ppm),
+                wall_offset: 0,
             };
             world.nodes.insert(id, node);
         }
@@ -225,7 +228,8 @@ impl<'a> World<'a> {
     fn clock(&self, id: NodeId) -> Mono {
         let node = &self.nodes[&id];
         let drift = (self.now as i64 / 1_000_000) * node.clock_ppm;
-        Mono(node.clock_offset + self.now.saturating_add_signed(drift))
+        let wall = if self.setup.hooks.measures_monotonic_time() { 0 } else { node.wall_offset };
+        Mono((node.clock_offset + self.now.saturating_add_signed(drift)).saturating_add_signed(wall))
     }
 
     // --- nodes --------------------------------------------------------------------------------------------------------
@@ -318,10 +322,14 @@ impl<'a> World<'a> {
     }
 
     fn synced(&mut self, id: NodeId, token: Token) -> Result<(), String> {
+        let syncs_promises = self.setup.hooks.syncs_promises();
         let node = self.node(id);
         while node.unsynced.front().is_some_and(|(first, _)| *first <= token) {
             let (_, records) = node.unsynced.pop_front().expect("it is there");
-            node.disk.extend(records);
+            // Without a sync a promise does not survive a crash, which here is a power failure.
+            node.disk.extend(
+                records.into_iter().filter(|r| syncs_promises || !matches!(r, Record::Promised { .. })),
+            );
         }
         let later = node.held.split_off(&(token + 1));
         let ready = std::mem::replace(&mut node.held, later);

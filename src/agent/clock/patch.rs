@@ -11,10 +11,12 @@ use std::time::Duration;
 /// How often, 1 ms apart, a process is stopped anew as one of its signal handlers has interrupted
 /// the very code that is to change.
 const TRIES: u32 = 20;
+/// How many of its execs in a row a process may get in our way with.
+const EXECS: u32 = 10;
 /// How much of a stack is searched for signal frames, in bytes; a frame has less than 12 kB.
 const STACK: u64 = 1 << 16;
 
-pub fn reachable(pid: i32) -> Result<(), ClockError> {
+pub(super) fn reachable(pid: i32) -> Result<(), ClockError> {
     let status = proc::status(pid)?;
     if status.process == std::process::id() as i32 {
         return Err(ClockError::Itself { pid });
@@ -26,7 +28,7 @@ pub fn reachable(pid: i32) -> Result<(), ClockError> {
     Layout::of(pid, &memory.vdso_image()?).map(drop)
 }
 
-pub fn set_offset(pid: i32, offset_ns: i64) -> Result<i64, ClockError> {
+pub(super) fn set_offset(pid: i32, offset_ns: i64) -> Result<i64, ClockError> {
     // Adding less than a second to it must not overflow in the stub.
     if offset_ns.checked_add(1_000_000_000).is_none() {
         return Err(ClockError::Offset { offset_ns });
@@ -42,7 +44,7 @@ pub fn set_offset(pid: i32, offset_ns: i64) -> Result<i64, ClockError> {
     })
 }
 
-pub fn measure(pid: i32) -> Result<i64, ClockError> {
+pub(super) fn measure(pid: i32) -> Result<i64, ClockError> {
     trace(pid, |pid| {
         let mut stopped = Stopped::seize(pid, 0)?;
         let image = stopped.memory.vdso_image()?;
@@ -51,24 +53,35 @@ pub fn measure(pid: i32) -> Result<i64, ClockError> {
     })
 }
 
-pub fn raw_calls(pid: i32, span: Duration) -> Result<u64, ClockError> {
+pub(super) fn raw_calls(pid: i32, span: Duration) -> Result<u64, ClockError> {
     trace(pid, |pid| raw::count(pid, span))
 }
 
-/// Runs `work` where it may trace, if there is a point in it. Once more if the process has
-/// replaced itself (exec) under the tracer's hands.
+/// Runs `work` where it may trace, if there is a point in it. A few times if the process has
+/// replaced itself (exec) under our hands: its memory is another one then, or just not there.
 fn trace<T: Copy + Send>(
     pid: i32,
     work: impl Fn(i32) -> Result<T, ClockError> + Send + Sync,
 ) -> Result<T, ClockError> {
-    reachable(pid)?;
-    let status = proc::status(pid)?;
-    let child = status.parent == std::process::id() as i32;
-    let once = || sys::as_tracer(child, || work(status.process));
-    match once() {
-        Err(ClockError::Gone { .. }) if reachable(pid).is_ok() => once(),
-        other => other,
+    let once = || {
+        reachable(pid)?;
+        let status = proc::status(pid)?;
+        let child = status.parent == std::process::id() as i32;
+        sys::as_tracer(child, || work(status.process))
+    };
+    let mut result = once();
+    for _ in 1..EXECS {
+        match result {
+            Err(ClockError::Gone { .. } | ClockError::NoVdso { .. } | ClockError::Failed { .. }) => {}
+            other => return other,
+        }
+        if proc::status(pid).map_or(true, |status| status.zombie) {
+            return result;
+        }
+        std::thread::sleep(Duration::from_millis(1));
+        result = once();
     }
+    result
 }
 
 /// One attempt; `None` if a signal handler is in the way. `last`: then leave the (harmless) stub

@@ -11,7 +11,7 @@ use std::os::unix::fs::FileExt;
 
 /// The lines of `/proc/PID/status` that matter here.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Status {
+pub(super) struct Status {
     /// The process (thread group); differs from the number asked for if that is one of a thread.
     pub process: i32,
     pub parent: i32,
@@ -21,7 +21,7 @@ pub struct Status {
     pub zombie: bool,
 }
 
-pub fn status(pid: i32) -> Result<Status, ClockError> {
+pub(super) fn status(pid: i32) -> Result<Status, ClockError> {
     let text =
         fs::read_to_string(format!("/proc/{pid}/status")).map_err(|e| io(pid, "reading its status", &e))?;
     let field = |name: &str| text.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
@@ -35,7 +35,7 @@ pub fn status(pid: i32) -> Result<Status, ClockError> {
 }
 
 /// The threads of a process.
-pub fn threads(pid: i32) -> Result<Vec<i32>, ClockError> {
+pub(super) fn threads(pid: i32) -> Result<Vec<i32>, ClockError> {
     let entries =
         fs::read_dir(format!("/proc/{pid}/task")).map_err(|e| io(pid, "listing its threads", &e))?;
     Ok(entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect())
@@ -43,7 +43,7 @@ pub fn threads(pid: i32) -> Result<Vec<i32>, ClockError> {
 
 /// The memory of a process.
 #[derive(Debug)]
-pub struct Memory {
+pub(super) struct Memory {
     pid: i32,
     file: File,
     /// Where it may write itself.
@@ -53,13 +53,15 @@ pub struct Memory {
 
 impl Memory {
     /// Opens it, which the kernel permits to those who may trace the process.
-    pub fn open(pid: i32) -> Result<Memory, ClockError> {
+    pub(super) fn open(pid: i32) -> Result<Memory, ClockError> {
         let mut failure = ClockError::Gone { pid };
         for thread in threads(pid)? {
             let maps = match fs::read_to_string(format!("/proc/{pid}/task/{thread}/maps")) {
                 Ok(maps) if !maps.is_empty() => maps,
+                // A kernel thread, or one that has ended.
                 Ok(_) => {
-                    failure = ClockError::NoVdso { pid };
+                    let ended = status(thread).is_ok_and(|status| status.zombie);
+                    failure = if ended { ClockError::Gone { pid } } else { ClockError::NoVdso { pid } };
                     continue;
                 }
                 Err(error) => {
@@ -84,28 +86,28 @@ impl Memory {
     }
 
     /// Where the vDSO is.
-    pub fn vdso(&self) -> &Range<u64> {
+    pub(super) fn vdso(&self) -> &Range<u64> {
         &self.vdso
     }
 
     /// The whole vDSO, as this process sees it.
-    pub fn vdso_image(&self) -> Result<Vec<u8>, ClockError> {
+    pub(super) fn vdso_image(&self) -> Result<Vec<u8>, ClockError> {
         let mut image = vec![0; (self.vdso.end - self.vdso.start) as usize];
         self.read(self.vdso.start, &mut image)?;
         Ok(image)
     }
 
-    pub fn read(&self, at: u64, bytes: &mut [u8]) -> Result<(), ClockError> {
+    pub(super) fn read(&self, at: u64, bytes: &mut [u8]) -> Result<(), ClockError> {
         self.file.read_exact_at(bytes, at).map_err(|e| io(self.pid, "reading its memory", &e))
     }
 
     /// Writes, also where the process itself may only read: it then gets a copy of the page.
-    pub fn write(&self, at: u64, bytes: &[u8]) -> Result<(), ClockError> {
+    pub(super) fn write(&self, at: u64, bytes: &[u8]) -> Result<(), ClockError> {
         self.file.write_all_at(bytes, at).map_err(|e| io(self.pid, "writing its memory", &e))
     }
 
     /// The part of the process's writable memory that `at` is in.
-    pub fn writable_around(&self, at: u64) -> Option<Range<u64>> {
+    pub(super) fn writable_around(&self, at: u64) -> Option<Range<u64>> {
         self.writable.iter().find(|range| range.contains(&at)).cloned()
     }
 }

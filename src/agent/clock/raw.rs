@@ -5,33 +5,39 @@
 //! 10 us per system call), so it is for a look beforehand, not for all the time.
 
 use super::ClockError;
+use super::proc;
 use super::sys::{self, Errno, Seen, Stop};
-use super::tracee::Stopped;
+use super::tracee::{Stopped, bury_dead};
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
 /// Counts the raw clock calls of a process for a while. To be called where `sys::as_tracer`
 /// runs, whose end lets the threads go (without another interruption of their system calls).
-pub fn count(pid: i32, span: Duration) -> Result<u64, ClockError> {
+pub(super) fn count(pid: i32, span: Duration) -> Result<u64, ClockError> {
     let stopped = Stopped::seize(pid, sys::TRACE_SYSCALLS_AND_THREADS)?;
     let vdso = stopped.memory.vdso().clone();
-    let mut threads = stopped.into_threads();
-    for (tid, stop) in &threads {
-        // A thread that has ended meanwhile is none of our business.
-        let _ = go_on(*tid, *stop);
+    let mut threads = Vec::new();
+    for (tid, stop) in stopped.into_threads() {
+        threads.push(tid);
+        // A thread that has ended meanwhile is none of our business: nor below.
+        let _ = go_on(tid, stop);
     }
-    let (start, mut calls) = (Instant::now(), 0);
+    let (start, mut calls, mut idle) = (Instant::now(), 0, 0u32);
     while start.elapsed() < span {
         match sys::wait(None).map_err(|errno| failed(pid, errno))? {
             Seen::Stopped(tid, stop) => {
                 calls += u64::from(stop == Stop::Syscall && is_raw_clock_call(tid, &vdso));
                 if stop == Stop::Clone {
-                    threads.extend(sys::new_thread(tid).map(|new| (new, Stop::Trap)));
+                    threads.extend(sys::new_thread(tid));
                 }
                 let _ = go_on(tid, stop);
             }
             Seen::Nothing => {
-                threads.iter().filter(|(tid, _)| *tid != pid).for_each(|(tid, _)| sys::bury(*tid));
+                idle += 1;
+                if idle.is_multiple_of(64) {
+                    bury_dead(pid, &threads);
+                    threads.retain(|tid| proc::status(*tid).is_ok());
+                }
                 std::thread::sleep(Duration::from_micros(100).min(span));
             }
             Seen::Gone if calls > 0 => break,

@@ -24,15 +24,15 @@ const GET_SYSCALL_INFO: c_long = 0x420e;
 const GET_RSEQ_CONFIGURATION: c_long = 0x420f;
 
 /// Options for [`seize`]: mark stops at system calls, and trace new threads as well.
-pub const TRACE_SYSCALLS_AND_THREADS: usize = 0x01 | 0x08;
+pub(super) const TRACE_SYSCALLS_AND_THREADS: usize = 0x01 | 0x08;
 
 /// An errno.
-pub type Errno = i32;
-pub type Regs = user_regs_struct;
+pub(super) type Errno = i32;
+pub(super) type Regs = user_regs_struct;
 
 /// Why a thread is stopped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Stop {
+pub(super) enum Stop {
     /// By `interrupt`, or newly attached.
     Trap,
     /// Its whole process is stopped (SIGSTOP and the like).
@@ -47,7 +47,7 @@ pub enum Stop {
 
 /// What `wait` saw.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Seen {
+pub(super) enum Seen {
     Stopped(i32, Stop),
     Nothing,
     Gone,
@@ -66,72 +66,72 @@ fn ptrace(request: c_long, tid: i32, addr: usize, data: usize) -> Result<c_long,
     if done == -1 { Err(errno()) } else { Ok(done) }
 }
 
-pub fn seize(tid: i32, options: usize) -> Result<(), Errno> {
+pub(super) fn seize(tid: i32, options: usize) -> Result<(), Errno> {
     ptrace(SEIZE, tid, 0, options).map(drop)
 }
 
-pub fn interrupt(tid: i32) -> Result<(), Errno> {
+pub(super) fn interrupt(tid: i32) -> Result<(), Errno> {
     ptrace(INTERRUPT, tid, 0, 0).map(drop)
 }
 
 /// Lets a stopped thread of a stopped process be, until SIGCONT.
-pub fn listen(tid: i32) -> Result<(), Errno> {
+pub(super) fn listen(tid: i32) -> Result<(), Errno> {
     ptrace(LISTEN, tid, 0, 0).map(drop)
 }
 
-pub fn step(tid: i32) -> Result<(), Errno> {
+pub(super) fn step(tid: i32) -> Result<(), Errno> {
     ptrace(SINGLESTEP, tid, 0, 0).map(drop)
 }
 
-pub fn run_to_syscall(tid: i32, signal: i32) -> Result<(), Errno> {
+pub(super) fn run_to_syscall(tid: i32, signal: i32) -> Result<(), Errno> {
     ptrace(CONT_TO_SYSCALL, tid, 0, signal as usize).map(drop)
 }
 
-pub fn detach(tid: i32, signal: i32) -> Result<(), Errno> {
+pub(super) fn detach(tid: i32, signal: i32) -> Result<(), Errno> {
     ptrace(DETACH, tid, 0, signal as usize).map(drop)
 }
 
 #[allow(unsafe_code)]
-pub fn regs(tid: i32) -> Result<Regs, Errno> {
+pub(super) fn regs(tid: i32) -> Result<Regs, Errno> {
     // SAFETY: plain numbers, for which all zeros are valid.
     let mut regs: Regs = unsafe { std::mem::zeroed() };
     ptrace(GETREGS, tid, 0, &raw mut regs as usize).map(|_| regs)
 }
 
-pub fn set_regs(tid: i32, regs: &Regs) -> Result<(), Errno> {
+pub(super) fn set_regs(tid: i32, regs: &Regs) -> Result<(), Errno> {
     ptrace(SETREGS, tid, 0, std::ptr::from_ref(regs) as usize).map(drop)
 }
 
 /// The signals that the thread blocks, bit n-1 for signal n.
-pub fn signal_mask(tid: i32) -> Result<u64, Errno> {
+pub(super) fn signal_mask(tid: i32) -> Result<u64, Errno> {
     let mut mask = 0u64;
     ptrace(GETSIGMASK, tid, 8, &raw mut mask as usize).map(|_| mask)
 }
 
-pub fn set_signal_mask(tid: i32, mask: u64) -> Result<(), Errno> {
+pub(super) fn set_signal_mask(tid: i32, mask: u64) -> Result<(), Errno> {
     ptrace(SETSIGMASK, tid, 8, &raw const mask as usize).map(drop)
 }
 
 #[allow(unsafe_code)]
-pub fn signal_info(tid: i32) -> Result<siginfo_t, Errno> {
+pub(super) fn signal_info(tid: i32) -> Result<siginfo_t, Errno> {
     // SAFETY: plain numbers, for which all zeros are valid.
     let mut info: siginfo_t = unsafe { std::mem::zeroed() };
     ptrace(GETSIGINFO, tid, 0, &raw mut info as usize).map(|_| info)
 }
 
-pub fn set_signal_info(tid: i32, info: &siginfo_t) -> Result<(), Errno> {
+pub(super) fn set_signal_info(tid: i32, info: &siginfo_t) -> Result<(), Errno> {
     ptrace(SETSIGINFO, tid, 0, std::ptr::from_ref(info) as usize).map(drop)
 }
 
 /// The new thread's number, at a [`Stop::Clone`].
-pub fn new_thread(tid: i32) -> Result<i32, Errno> {
+pub(super) fn new_thread(tid: i32) -> Result<i32, Errno> {
     let mut message = 0u64;
     ptrace(GETEVENTMSG, tid, 0, &raw mut message as usize).map(|_| message as i32)
 }
 
 /// At the entry to a system call: (address behind the instruction, number, first argument).
 /// `None` at any other stop.
-pub fn syscall_entry(tid: i32) -> Result<Option<(u64, u64, u64)>, Errno> {
+pub(super) fn syscall_entry(tid: i32) -> Result<Option<(u64, u64, u64)>, Errno> {
     // struct ptrace_syscall_info: op (1 = entry), arch; ip; sp; nr; args[6].
     let mut info = [0u64; 11];
     ptrace(GET_SYSCALL_INFO, tid, size_of_val(&info), info.as_mut_ptr() as usize)?;
@@ -139,7 +139,7 @@ pub fn syscall_entry(tid: i32) -> Result<Option<(u64, u64, u64)>, Errno> {
 }
 
 /// Where the thread's `struct rseq` is, if it has registered one.
-pub fn rseq(tid: i32) -> Option<u64> {
+pub(super) fn rseq(tid: i32) -> Option<u64> {
     let mut configuration = [0u64; 3];
     let at = configuration.as_mut_ptr() as usize;
     ptrace(GET_RSEQ_CONFIGURATION, tid, size_of_val(&configuration), at).ok()?;
@@ -148,7 +148,7 @@ pub fn rseq(tid: i32) -> Option<u64> {
 
 /// Sends a signal to one thread.
 #[allow(unsafe_code)]
-pub fn signal_thread(pid: i32, tid: i32, signal: i32) {
+pub(super) fn signal_thread(pid: i32, tid: i32, signal: i32) {
     // SAFETY: numbers only; a thread that has gone is an error that does not matter.
     unsafe { libc::syscall(libc::SYS_tgkill, pid, tid, signal) };
 }
@@ -156,7 +156,7 @@ pub fn signal_thread(pid: i32, tid: i32, signal: i32) {
 /// Looks, without blocking, whether `tid` (or any traced thread, for `None`) has stopped. Never
 /// collects an exit: if the process is our child, that belongs to whoever started it.
 #[allow(unsafe_code)]
-pub fn wait(tid: Option<i32>) -> Result<Seen, Errno> {
+pub(super) fn wait(tid: Option<i32>) -> Result<Seen, Errno> {
     let (kind, id) = tid.map_or((libc::P_ALL, 0), |tid| (libc::P_PID, tid as libc::id_t));
     let flags = libc::WSTOPPED | libc::WNOHANG | libc::__WALL | libc::__WNOTHREAD;
     // SAFETY: plain numbers, for which all zeros are valid.
@@ -184,10 +184,10 @@ fn stop(status: c_int) -> Stop {
     }
 }
 
-/// Collects a dead thread (never a process: pass no thread-group leader). A traced dead thread
-/// would hold up an `exec` of its process.
+/// Collects a thread that is known to be dead (never a process: pass no thread-group leader). A
+/// traced dead thread would hold up an `exec` of its process.
 #[allow(unsafe_code)]
-pub fn bury(tid: i32) {
+pub(super) fn bury(tid: i32) {
     let flags = libc::WEXITED | libc::WNOHANG | libc::__WALL | libc::__WNOTHREAD;
     // SAFETY: plain numbers, for which all zeros are valid; the pointer is live.
     unsafe {
@@ -200,7 +200,7 @@ pub fn bury(tid: i32) {
 /// whatever is still traced. `child` says that the process is a child of ours: then it must be
 /// another *process*, as otherwise someone here who waits for the child would be handed the
 /// stops of the tracing as if the child had ended.
-pub fn as_tracer<T: Copy + Send>(
+pub(super) fn as_tracer<T: Copy + Send>(
     child: bool,
     work: impl FnOnce() -> Result<T, ClockError> + Send,
 ) -> Result<T, ClockError> {

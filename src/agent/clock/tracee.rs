@@ -49,7 +49,7 @@ struct Thread {
 }
 
 /// A process all of whose threads are stopped; dropping it lets them go.
-pub struct Stopped {
+pub(super) struct Stopped {
     pub pid: i32,
     pub memory: Memory,
     threads: Vec<Thread>,
@@ -57,7 +57,7 @@ pub struct Stopped {
 
 impl Stopped {
     /// Stops every thread of the process. To be called where `sys::as_tracer` runs.
-    pub fn seize(pid: i32, options: usize) -> Result<Stopped, ClockError> {
+    pub(super) fn seize(pid: i32, options: usize) -> Result<Stopped, ClockError> {
         let mut threads = Vec::new();
         let result = seize_all(pid, options, &mut threads).and_then(|()| Memory::open(pid));
         match result {
@@ -70,36 +70,40 @@ impl Stopped {
     }
 
     /// The threads, by number and why they are stopped, for someone who will look after them.
-    pub fn into_threads(mut self) -> Vec<(i32, Stop)> {
+    pub(super) fn into_threads(mut self) -> Vec<(i32, Stop)> {
         std::mem::take(&mut self.threads).iter().map(|thread| (thread.tid, thread.stop)).collect()
     }
 
     /// How many threads there are; the other functions count them from 0.
-    pub fn count(&self) -> usize {
+    pub(super) fn count(&self) -> usize {
         self.threads.len()
     }
 
     /// Whether the thread is about to get a signal.
-    pub fn signalled(&self, thread: usize) -> bool {
+    pub(super) fn signalled(&self, thread: usize) -> bool {
         let Thread { stop, walked, pending, .. } = &self.threads[thread];
         pending.is_some() || (!walked && matches!(stop, Stop::Signal(_)))
     }
 
-    pub fn regs(&self, thread: usize) -> Result<Regs, ClockError> {
+    pub(super) fn regs(&self, thread: usize) -> Result<Regs, ClockError> {
         sys::regs(self.threads[thread].tid).map_err(|errno| self.failed("reading registers", errno))
     }
 
-    pub fn set_regs(&self, thread: usize, regs: &Regs) -> Result<(), ClockError> {
+    pub(super) fn set_regs(&self, thread: usize, regs: &Regs) -> Result<(), ClockError> {
         sys::set_regs(self.threads[thread].tid, regs).map_err(|errno| self.failed("setting registers", errno))
     }
 
     /// Where the thread's `struct rseq` is, if it has one.
-    pub fn rseq(&self, thread: usize) -> Option<u64> {
+    pub(super) fn rseq(&self, thread: usize) -> Option<u64> {
         sys::rseq(self.threads[thread].tid)
     }
 
     /// Runs a thread instruction by instruction until `done` says so; it is asked before each.
-    pub fn walk(&mut self, thread: usize, mut done: impl FnMut(&Regs) -> bool) -> Result<(), ClockError> {
+    pub(super) fn walk(
+        &mut self,
+        thread: usize,
+        mut done: impl FnMut(&Regs) -> bool,
+    ) -> Result<(), ClockError> {
         if done(&self.regs(thread)?) {
             return Ok(());
         }
@@ -212,12 +216,22 @@ fn wait(pid: i32, tid: i32, others: &[i32]) -> Result<Option<Stop>, ClockError> 
             Seen::Nothing if round < 100 => std::thread::yield_now(),
             Seen::Nothing if start.elapsed() > PATIENCE => break,
             Seen::Nothing => {
-                others.iter().filter(|other| **other != pid).for_each(|other| sys::bury(*other));
+                if round.is_multiple_of(32) {
+                    bury_dead(pid, others);
+                }
                 std::thread::sleep(Duration::from_micros(50));
             }
         }
     }
     Err(ClockError::Stuck { pid, tid })
+}
+
+/// Collects those of the threads that have ended (and are not the main thread, whose end belongs
+/// to whoever started the process). Only those: asking for the end of a traced thread that is
+/// merely stopped would consume the news of its stop.
+pub(super) fn bury_dead(pid: i32, threads: &[i32]) {
+    let dead = |tid: &&i32| **tid != pid && proc::status(**tid).is_ok_and(|status| status.zombie);
+    threads.iter().filter(dead).for_each(|tid| sys::bury(*tid));
 }
 
 /// Lets a thread go, with the signal that it was about to get. Errors do not matter: the thread

@@ -116,11 +116,11 @@ const CODE: [u8; 0xb0] = [
 ];
 
 /// Bytes to be written at a place in the image.
-pub type Write = (usize, Vec<u8>);
+pub(super) type Write = (usize, Vec<u8>);
 
 /// Where things are in one vDSO image. Addresses are counted from the start of the image.
 #[derive(Debug, Clone)]
-pub struct Layout {
+pub(super) struct Layout {
     entries: [usize; 3],
     home: usize,
     patched: bool,
@@ -128,7 +128,7 @@ pub struct Layout {
 
 impl Layout {
     /// Finds the functions and the room for the patch, and whether the patch is there already.
-    pub fn of(pid: i32, image: &[u8]) -> Result<Layout, ClockError> {
+    pub(super) fn of(pid: i32, image: &[u8]) -> Result<Layout, ClockError> {
         let (class, machine) = (image.get(4).copied().unwrap_or(0), word(image, 18, 2).unwrap_or(0));
         if image.get(..4) != Some(b"\x7fELF") || class != 2 || machine != 62 {
             return Err(ClockError::Foreign { pid, class, machine: machine as u16 });
@@ -153,28 +153,28 @@ impl Layout {
     }
 
     /// Whether the patch is in the image.
-    pub fn patched(&self) -> bool {
+    pub(super) fn patched(&self) -> bool {
         self.patched
     }
 
     /// Where `__vdso_clock_gettime` begins.
-    pub fn clock_gettime(&self) -> usize {
+    pub(super) fn clock_gettime(&self) -> usize {
         self.entries[0]
     }
 
     /// The code of the patch.
-    pub fn stub(&self) -> Range<usize> {
+    pub(super) fn stub(&self) -> Range<usize> {
         self.home + CODE_AT..self.home + LEN
     }
 
     /// Where no thread may be while the entries are overwritten: behind their first byte.
-    pub fn heads(&self) -> [Range<usize>; 3] {
+    pub(super) fn heads(&self) -> [Range<usize>; 3] {
         self.entries.map(|entry| entry + 1..entry + JUMP)
     }
 
     /// The writes that set an offset, in order: first the stub, then the jumps into it, so that
     /// whoever stops in between leaves a vDSO that works. Only the offset if all else is there.
-    pub fn install(&self, image: &[u8], offset_ns: i64) -> Vec<Write> {
+    pub(super) fn install(&self, image: &[u8], offset_ns: i64) -> Vec<Write> {
         let mut writes = Vec::new();
         if self.patched {
             writes.push((self.home + OFFSET_AT, offset_ns.to_le_bytes().to_vec()));
@@ -201,7 +201,7 @@ impl Layout {
 
     /// The writes that bring the original entries back; empty if nothing is patched. The offset
     /// goes to 0 first, for whoever is still in the stub.
-    pub fn restore(&self, image: &[u8]) -> Vec<Write> {
+    pub(super) fn restore(&self, image: &[u8]) -> Vec<Write> {
         if !self.patched {
             return Vec::new();
         }
@@ -211,7 +211,7 @@ impl Layout {
     }
 
     /// The write that takes the stub away, once nobody can be in it any more.
-    pub fn erase(&self) -> Write {
+    pub(super) fn erase(&self) -> Write {
         (self.home, vec![0; LEN])
     }
 }
@@ -219,7 +219,7 @@ impl Layout {
 /// Whether a stack (read upwards from the stack pointer) holds a signal frame whose interrupted
 /// instruction is in one of `ranges` (addresses in the process): the thread will come back there.
 /// Recognised by its neighbours in the kernel's `struct sigcontext`: flags, then cs and ss.
-pub fn signal_frame_in(stack: &[u8], ranges: &[Range<u64>]) -> bool {
+pub(super) fn signal_frame_in(stack: &[u8], ranges: &[Range<u64>]) -> bool {
     let words: Vec<u64> = stack
         .chunks_exact(8)
         .map(|c| c.iter().rev().fold(0, |sum, byte| sum << 8 | u64::from(*byte)))
@@ -243,13 +243,11 @@ impl<'a> Symbols<'a> {
         let headers = program_headers(image)?;
         let base = headers.iter().find(|h| h.kind == 1)?.vaddr;
         let dynamic = headers.iter().find(|h| h.kind == 2)?;
-        let tag = |wanted: u64| {
-            (0..dynamic.filesz / 16).find_map(|n| {
-                let at = dynamic.offset + n * 16;
-                (word(image, at, 8)? == wanted).then(|| word(image, at + 8, 8))?
-            })
+        let table = image.get(dynamic.offset..dynamic.offset.checked_add(dynamic.filesz)?)?;
+        let place = |wanted: u64| {
+            let entry = table.chunks_exact(16).find(|entry| word(entry, 0, 8) == Some(wanted))?;
+            inside(image, word(entry, 8, 8)?.checked_sub(base)?)
         };
-        let place = |wanted: u64| Some(tag(wanted)?.checked_sub(base)? as usize);
         let (symbols, strings) = (place(6)?, place(5)?);
         // The number of symbols is in the old hash table; without it the strings follow the symbols.
         let count = match place(4) {
@@ -265,7 +263,7 @@ impl<'a> Symbols<'a> {
                 (word(image, at + 6, 2)?, word(image, at + 8, 8)?, word(image, at + 16, 8)?);
             // Section 0 is undefined, those from 0xff00 are no addresses (the version's own name).
             if section != 0 && section < 0xff00 {
-                found.push((name, value.checked_sub(base)? as usize, size as usize));
+                found.push((name, inside(image, value.checked_sub(base)?)?, size as usize));
             }
         }
         Some(Symbols { found })
@@ -291,12 +289,13 @@ struct ProgramHeader {
 }
 
 fn program_headers(image: &[u8]) -> Option<Vec<ProgramHeader>> {
-    let (at, size, count) = (word(image, 32, 8)? as usize, word(image, 54, 2)? as usize, word(image, 56, 2)?);
+    let at = inside(image, word(image, 32, 8)?)?;
+    let (size, count) = (word(image, 54, 2)? as usize, word(image, 56, 2)?);
     let header = |n: usize| {
-        let at = at.checked_add(n * size)?;
+        let at = at + n * size;
         Some(ProgramHeader {
             kind: word(image, at, 4)?,
-            offset: word(image, at + 8, 8)? as usize,
+            offset: inside(image, word(image, at + 8, 8)?)?,
             vaddr: word(image, at + 16, 8)?,
             filesz: word(image, at + 32, 8)? as usize,
         })
@@ -310,6 +309,11 @@ fn file_end(image: &[u8]) -> Option<usize> {
     let headers = program_headers(image)?;
     let segments = headers.iter().map(|h| h.offset.saturating_add(h.filesz)).max()?;
     Some(sections.max(segments)).filter(|end| *end <= image.len())
+}
+
+/// A place that is within the image (so that adding small numbers to it can't overflow).
+fn inside(image: &[u8], place: u64) -> Option<usize> {
+    usize::try_from(place).ok().filter(|place| *place <= image.len())
 }
 
 /// A little-endian number of `size` bytes.

@@ -97,13 +97,13 @@ fn refuses_what_it_does_not_know() {
 #[test]
 fn never_panics_on_garbage() {
     let good = image();
-    for at in 0..1024 {
-        for value in [0, 1, 0x7f, 0xff] {
+    for at in 0..0x600 {
+        for value in [0, 0x7f, 0xff] {
             let mut image = good.clone();
             image[at] = value;
             let _ = Layout::of(1, &image);
         }
-        let _ = Layout::of(1, &good[..at * 4]);
+        let _ = Layout::of(1, &good[..at * 5]);
     }
 }
 
@@ -112,12 +112,12 @@ fn finds_signal_frames() {
     let frame = |ip: u64, flags: u64, segments: u64| {
         [1, 2, ip, flags, segments, 9].iter().flat_map(|w: &u64| w.to_le_bytes()).collect::<Vec<u8>>()
     };
-    let range = [100..200];
-    assert!(signal_frame_in(&frame(150, 0x246, 0x002b_0000_0000_0033), &range));
-    assert!(!signal_frame_in(&frame(99, 0x246, 0x002b_0000_0000_0033), &range));
-    assert!(!signal_frame_in(&frame(150, 0x246, 0x7fff_0000_1234), &range));
-    assert!(!signal_frame_in(&frame(150, 0, 0x33), &range));
-    assert!(!signal_frame_in(&[1, 2, 3], &range));
+    let range = std::slice::from_ref(&(100..200));
+    assert!(signal_frame_in(&frame(150, 0x246, 0x002b_0000_0000_0033), range));
+    assert!(!signal_frame_in(&frame(99, 0x246, 0x002b_0000_0000_0033), range));
+    assert!(!signal_frame_in(&frame(150, 0x246, 0x7fff_0000_1234), range));
+    assert!(!signal_frame_in(&frame(150, 0, 0x33), range));
+    assert!(!signal_frame_in(&[1, 2, 3], range));
 }
 
 /// The comments are the source of the code: the assembler (if there is one) must make the same
@@ -125,7 +125,7 @@ fn finds_signal_frames() {
 #[test]
 fn the_listing_is_what_the_code_does() {
     let source = include_str!("vdso.rs");
-    let start = source.find("const CODE").unwrap();
+    let start = source.find("const CODE: ").unwrap();
     let block = &source[start..start + source[start..].find("];").unwrap()];
     let mut assembly = String::from(".intel_syntax noprefix\n");
     for line in block.lines().filter_map(|line| line.split_once("// ")).map(|(_, comment)| comment) {

@@ -5,7 +5,7 @@ use rustix::fs::{FileType, OFlags, Stat, Timespec, UTIME_NOW, UTIME_OMIT};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Attributes under the number the kernel knows the inode by.
-pub fn attributes(id: u64, stat: &Stat) -> FileAttr {
+pub(super) fn attributes(id: u64, stat: &Stat) -> FileAttr {
     FileAttr {
         ino: INodeNo(id),
         size: stat.st_size as u64,
@@ -26,7 +26,7 @@ pub fn attributes(id: u64, stat: &Stat) -> FileAttr {
 }
 
 /// The kind of a file; what is unknown counts as regular (it is a hint in listings, and asked for again).
-pub fn kind(kind: FileType) -> fuser::FileType {
+pub(super) fn kind(kind: FileType) -> fuser::FileType {
     match kind {
         FileType::Directory => fuser::FileType::Directory,
         FileType::Symlink => fuser::FileType::Symlink,
@@ -41,13 +41,13 @@ pub fn kind(kind: FileType) -> fuser::FileType {
 /// How we open what the program opens. Writing needs reading too, for the pre-images. `O_APPEND` must not
 /// be passed on (the kernel gives us places, and appending ignores them), nor `O_DIRECT` (our buffers are
 /// not aligned), nor `O_SYNC`/`O_DSYNC` (the kernel follows such a write with an fsync, which we see).
-pub fn open_flags(flags: i32) -> OFlags {
+pub(super) fn open_flags(flags: i32) -> OFlags {
     let wanted = OFlags::from_bits_retain(flags as u32);
     if wanted.intersects(OFlags::WRONLY | OFlags::RDWR) { OFlags::RDWR } else { OFlags::RDONLY }
 }
 
 /// A time to set, or none.
-pub fn time_to_set(time: Option<TimeOrNow>) -> Timespec {
+pub(super) fn time_to_set(time: Option<TimeOrNow>) -> Timespec {
     match time {
         None => Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT },
         Some(TimeOrNow::Now) => Timespec { tv_sec: 0, tv_nsec: UTIME_NOW },

@@ -7,8 +7,9 @@
 //! **Caching.** The kernel's page cache is on (so mmap works, shared writable maps too), its writeback cache
 //! is off (so a write is here before `write` returns). Pages are not kept from one open to the next. What
 //! changes behind the kernel's back, by a power failure, is invalidated by [`super::Disk`]. Names are not
-//! cached: every open looks its name up again, and so learns the length; a program that appends
-//! (`O_APPEND`) right after a power failure would else write where the file ended before.
+//! cached: every open looks its name up again and so learns the length anew, else a program that appends
+//! (`O_APPEND`) after a power failure might write where the file ended before; and whoever owns the backing
+//! folder may clean or fill it between two runs of the program.
 //!
 //! Deliberately missing, so that the kernel answers by itself: locks (it keeps them), `access` (it checks
 //! permissions), `flush`, extended attributes, `copy_file_range` (it copies by reading and writing).
@@ -33,7 +34,7 @@ use std::{
 };
 
 /// Threads that take requests.
-pub const THREADS: usize = 6;
+pub(super) const THREADS: usize = 6;
 
 /// Names are looked up anew every time (see above).
 const NAME_TTL: Duration = Duration::ZERO;
@@ -64,7 +65,7 @@ struct OpenFolder {
 }
 
 /// What FUSE calls.
-pub struct Filesystem {
+pub(super) struct Filesystem {
     gate: Arc<Gate>,
     inodes: Arc<Inodes>,
     files: Handles<OpenFile>,
@@ -82,7 +83,7 @@ struct Change {
 
 impl Filesystem {
     /// A file system over these inodes.
-    pub fn new(gate: Arc<Gate>, inodes: Arc<Inodes>) -> Filesystem {
+    pub(super) fn new(gate: Arc<Gate>, inodes: Arc<Inodes>) -> Filesystem {
         Filesystem { gate, inodes, files: Handles::new(), folders: Handles::new(), syncs: Syncs::default() }
     }
 

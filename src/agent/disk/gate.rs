@@ -21,7 +21,7 @@ use std::{
 };
 
 /// Locks even if a thread died holding it: what we guard is valid between any two statements.
-pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -47,7 +47,7 @@ struct Counters {
 
 /// A sync that arrived: under which troubles, in which life of the disk.
 #[derive(Clone, Copy, Debug)]
-pub struct Arrival {
+pub(super) struct Arrival {
     fails: bool,
     /// It will be kept waiting, so it must not keep a request thread.
     pub waits: bool,
@@ -57,7 +57,7 @@ pub struct Arrival {
 
 /// The troubles in force and the counters of one disk.
 #[derive(Default)]
-pub struct Gate {
+pub(super) struct Gate {
     state: Mutex<State>,
     changed: Condvar,
     counters: Counters,
@@ -67,7 +67,7 @@ pub struct Gate {
 
 impl Gate {
     /// Puts troubles in force; gives those that were.
-    pub fn set(&self, troubles: Troubles) -> Troubles {
+    pub(super) fn set(&self, troubles: Troubles) -> Troubles {
         let mut state = lock(&self.state);
         state.room = troubles.full_after_bytes;
         let before = std::mem::replace(&mut state.troubles, troubles);
@@ -77,20 +77,20 @@ impl Gate {
     }
 
     /// The power fails: syncs that wait will wait no longer, and fail.
-    pub fn power_fails(&self) {
+    pub(super) fn power_fails(&self) {
         lock(&self.state).failures += 1;
         self.changed.notify_all();
     }
 
     /// May something be read?
-    pub fn may_read(&self) -> io::Result<()> {
+    pub(super) fn may_read(&self) -> io::Result<()> {
         let fails = lock(&self.state).troubles.fail_reads;
         self.unless(fails)
     }
 
     /// How much of a write of `count` bytes is let through. A full disk takes what still has room, as a
     /// real one does, and refuses the next write.
-    pub fn may_write(&self, count: u64) -> io::Result<u64> {
+    pub(super) fn may_write(&self, count: u64) -> io::Result<u64> {
         let mut state = lock(&self.state);
         self.unless(state.troubles.fail_writes)?;
         let Some(room) = &mut state.room else { return Ok(count) };
@@ -103,7 +103,7 @@ impl Gate {
     }
 
     /// May a file grow by so much (zero: cut or changed in place)? All or nothing.
-    pub fn may_grow(&self, by: u64) -> io::Result<()> {
+    pub(super) fn may_grow(&self, by: u64) -> io::Result<()> {
         let mut state = lock(&self.state);
         self.unless(state.troubles.fail_writes)?;
         match &mut state.room {
@@ -117,18 +117,18 @@ impl Gate {
     }
 
     /// Room left, if the disk is going to be full.
-    pub fn room(&self) -> Option<u64> {
+    pub(super) fn room(&self) -> Option<u64> {
         lock(&self.state).room
     }
 
     /// A write went through.
-    pub fn wrote(&self, bytes: u64) {
+    pub(super) fn wrote(&self, bytes: u64) {
         self.counters.writes.fetch_add(1, Relaxed);
         self.counters.written_bytes.fetch_add(bytes, Relaxed);
     }
 
     /// A sync arrives. Whether it fails is settled here, how long it waits by what is in force then.
-    pub fn arrive(&self) -> Arrival {
+    pub(super) fn arrive(&self) -> Arrival {
         self.counters.syncs.fetch_add(1, Relaxed);
         let state = lock(&self.state);
         Arrival {
@@ -140,7 +140,7 @@ impl Gate {
     }
 
     /// Keeps the sync for as long as the troubles want; EIO if it is to fail, or the power failed meanwhile.
-    pub fn hold(&self, sync: Arrival) -> io::Result<()> {
+    pub(super) fn hold(&self, sync: Arrival) -> io::Result<()> {
         let mut state = lock(&self.state);
         while state.failures == sync.life {
             let delay = Duration::from_millis(state.troubles.sync_delay_ms);
@@ -160,13 +160,13 @@ impl Gate {
     }
 
     /// EIO if the power failed since the sync arrived: it must not be reported as done.
-    pub fn same_life(&self, sync: Arrival) -> io::Result<()> {
+    pub(super) fn same_life(&self, sync: Arrival) -> io::Result<()> {
         let dead = lock(&self.state).failures != sync.life;
         if dead { Err(Errno::IO.into()) } else { Ok(()) }
     }
 
     /// The counters.
-    pub fn stats(&self) -> DiskStats {
+    pub(super) fn stats(&self) -> DiskStats {
         let Counters { writes, written_bytes, syncs, delayed_syncs, delayed_ns, errors, refused_full } =
             &self.counters;
         DiskStats {

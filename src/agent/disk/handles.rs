@@ -11,32 +11,32 @@ use std::{
 };
 
 /// Open files or open folders, by the handle the kernel holds.
-pub struct Handles<T> {
+pub(super) struct Handles<T> {
     next: AtomicU64,
     open: RwLock<HashMap<u64, Arc<T>>>,
 }
 
 impl<T> Handles<T> {
     /// None yet.
-    pub fn new() -> Handles<T> {
+    pub(super) fn new() -> Handles<T> {
         Handles { next: AtomicU64::new(1), open: RwLock::default() }
     }
 
     /// The kernel will name it by this.
-    pub fn add(&self, opened: T) -> FileHandle {
+    pub(super) fn add(&self, opened: T) -> FileHandle {
         let handle = self.next.fetch_add(1, Relaxed);
         self.open.write().unwrap_or_else(PoisonError::into_inner).insert(handle, Arc::new(opened));
         FileHandle(handle)
     }
 
     /// What the kernel names.
-    pub fn get(&self, handle: FileHandle) -> io::Result<Arc<T>> {
+    pub(super) fn get(&self, handle: FileHandle) -> io::Result<Arc<T>> {
         let open = self.open.read().unwrap_or_else(PoisonError::into_inner);
         Ok(open.get(&handle.0).ok_or(rustix::io::Errno::BADF)?.clone())
     }
 
     /// The kernel is done with it.
-    pub fn close(&self, handle: FileHandle) {
+    pub(super) fn close(&self, handle: FileHandle) {
         self.open.write().unwrap_or_else(PoisonError::into_inner).remove(&handle.0);
     }
 }

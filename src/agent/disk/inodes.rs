@@ -36,7 +36,7 @@ use std::{
 const ROOT: u64 = 1;
 
 /// A file or folder.
-pub struct Inode {
+pub(super) struct Inode {
     /// The kernel's number for it.
     pub id: u64,
     /// The how-manieth we met: unlike `id` the same from run to run, so seeds go by it.
@@ -77,22 +77,22 @@ impl Drop for Data {
 
 impl Inode {
     /// A path that leads to it whatever its name is, or if it has none.
-    pub fn path(&self) -> String {
+    pub(super) fn path(&self) -> String {
         format!("/proc/self/fd/{}", self.fd.as_raw_fd())
     }
 
     /// Opens it anew.
-    pub fn open(&self, flags: OFlags) -> io::Result<File> {
+    pub(super) fn open(&self, flags: OFlags) -> io::Result<File> {
         Ok(fs::openat(CWD, self.path(), flags | OFlags::CLOEXEC, Mode::empty())?.into())
     }
 
     /// Its attributes.
-    pub fn stat(&self) -> io::Result<Stat> {
+    pub(super) fn stat(&self) -> io::Result<Stat> {
         Ok(fs::fstat(&self.fd)?)
     }
 
     /// Writes through, saving what stood there. `file` must be open for reading and writing.
-    pub fn write(&self, file: &Arc<File>, at: u64, bytes: &[u8]) -> io::Result<()> {
+    pub(super) fn write(&self, file: &Arc<File>, at: u64, bytes: &[u8]) -> io::Result<()> {
         let mut data = lock(&self.data);
         let len = length(file)?;
         let saved = data.log.before_write(len, at, bytes.len() as u64, |range| read_range(file, range));
@@ -103,7 +103,7 @@ impl Inode {
     }
 
     /// Cuts or extends it.
-    pub fn resize(&self, file: &Arc<File>, new: u64) -> io::Result<()> {
+    pub(super) fn resize(&self, file: &Arc<File>, new: u64) -> io::Result<()> {
         let mut data = lock(&self.data);
         let saved = data.log.before_resize(length(file)?, new, |range| read_range(file, range));
         data.file.get_or_insert_with(|| file.clone());
@@ -113,7 +113,12 @@ impl Inode {
     }
 
     /// Sets space aside, or punches a hole.
-    pub fn allocate(&self, file: &Arc<File>, mode: FallocateFlags, range: Range<u64>) -> io::Result<()> {
+    pub(super) fn allocate(
+        &self,
+        file: &Arc<File>,
+        mode: FallocateFlags,
+        range: Range<u64>,
+    ) -> io::Result<()> {
         let mut data = lock(&self.data);
         let len = length(file)?;
         let zeroes = mode.intersects(FallocateFlags::PUNCH_HOLE | FallocateFlags::ZERO_RANGE);
@@ -129,19 +134,19 @@ impl Inode {
     }
 
     /// A sync arrived.
-    pub fn sync_begin(&self) -> Ticket {
+    pub(super) fn sync_begin(&self) -> Ticket {
         lock(&self.data).log.sync_begin()
     }
 
     /// A sync is over.
-    pub fn sync_end(&self, ticket: Ticket, success: bool) {
+    pub(super) fn sync_end(&self, ticket: Ticket, success: bool) {
         let mut data = lock(&self.data);
         data.log.sync_end(ticket, success);
         data.settle();
     }
 
     /// Undoes what was not synced; none if there was nothing, or the file is gone anyway.
-    pub fn power_failure(&self, torn: Option<u64>) -> io::Result<Option<Undo>> {
+    pub(super) fn power_failure(&self, torn: Option<u64>) -> io::Result<Option<Undo>> {
         let mut data = lock(&self.data);
         let Some(file) = data.file.clone() else { return Ok(None) };
         let stat = fs::fstat(&file)?;
@@ -205,14 +210,14 @@ struct Table {
 }
 
 /// All of them.
-pub struct Inodes {
+pub(super) struct Inodes {
     table: RwLock<Table>,
     gauge: Arc<AtomicU64>,
 }
 
 impl Inodes {
     /// Begins with the backing folder itself.
-    pub fn new(root: OwnedFd, gauge: Arc<AtomicU64>) -> io::Result<Inodes> {
+    pub(super) fn new(root: OwnedFd, gauge: Arc<AtomicU64>) -> io::Result<Inodes> {
         let inodes = Inodes { table: RwLock::default(), gauge };
         let stat = fs::fstat(&root)?;
         inodes.meet(root, &stat, Some(ROOT));
@@ -220,14 +225,14 @@ impl Inodes {
     }
 
     /// The inode the kernel speaks of.
-    pub fn get(&self, id: u64) -> io::Result<Arc<Inode>> {
+    pub(super) fn get(&self, id: u64) -> io::Result<Arc<Inode>> {
         let table = self.table.read().unwrap_or_else(PoisonError::into_inner);
         let entry = table.by_id.get(&id).ok_or(rustix::io::Errno::STALE)?;
         Ok(entry.inode.clone())
     }
 
     /// Finds a name in a folder; the kernel then holds a reference.
-    pub fn lookup(&self, parent: &Inode, name: &OsStr) -> io::Result<(Arc<Inode>, Stat)> {
+    pub(super) fn lookup(&self, parent: &Inode, name: &OsStr) -> io::Result<(Arc<Inode>, Stat)> {
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let fd = fs::openat(&parent.fd, name, flags, Mode::empty())?;
         let stat = fs::fstat(&fd)?;
@@ -235,7 +240,7 @@ impl Inodes {
     }
 
     /// The kernel gives back references.
-    pub fn forget(&self, id: u64, count: u64) {
+    pub(super) fn forget(&self, id: u64, count: u64) {
         let mut table = self.table.write().unwrap_or_else(PoisonError::into_inner);
         let Some(entry) = table.by_id.get_mut(&id) else { return };
         entry.refs = entry.refs.saturating_sub(count);
@@ -245,7 +250,7 @@ impl Inodes {
     }
 
     /// Lets go of parked inodes that have nothing to undo any more.
-    pub fn sweep(&self) {
+    pub(super) fn sweep(&self) {
         let mut table = self.table.write().unwrap_or_else(PoisonError::into_inner);
         let idle = |entry: &&Entry| entry.refs == 0 && entry.inode.id != ROOT && entry.inode.expendable();
         let idle: Vec<u64> = table.by_id.values().filter(idle).map(|entry| entry.inode.id).collect();
@@ -253,7 +258,7 @@ impl Inodes {
     }
 
     /// All regular files, in the order we met them.
-    pub fn files(&self) -> Vec<Arc<Inode>> {
+    pub(super) fn files(&self) -> Vec<Arc<Inode>> {
         let table = self.table.read().unwrap_or_else(PoisonError::into_inner);
         let all = table.by_id.values().map(|entry| &entry.inode);
         let mut files: Vec<_> = all.filter(|inode| inode.regular).cloned().collect();
@@ -293,7 +298,7 @@ impl Table {
 }
 
 /// Changes owner and mode of what was just made, so that it is as if the program had made it itself.
-pub fn adopt(parent: &Inode, name: &OsStr, owner: (u32, u32), mode: Option<u32>) -> io::Result<()> {
+pub(super) fn adopt(parent: &Inode, name: &OsStr, owner: (u32, u32), mode: Option<u32>) -> io::Result<()> {
     let (uid, gid) = (fs::Uid::from_raw(owner.0), fs::Gid::from_raw(owner.1));
     let group_sticks = parent.stat()?.st_mode & Mode::SGID.bits() != 0;
     if rustix::process::geteuid().is_root() {

@@ -24,7 +24,7 @@ use std::{
 };
 
 /// A sync that arrived.
-pub struct Sync {
+pub(super) struct Sync {
     gate: Arc<Gate>,
     arrival: Arrival,
     file: Arc<File>,
@@ -35,13 +35,18 @@ pub struct Sync {
 
 /// Carries out syncs.
 #[derive(Default)]
-pub struct Syncs {
+pub(super) struct Syncs {
     at_it: Arc<AtomicUsize>,
 }
 
 impl Sync {
     /// Settles what it covers; `inode` is none for a folder.
-    pub fn new(gate: &Arc<Gate>, file: Arc<File>, inode: Option<&Arc<Inode>>, data_only: bool) -> Sync {
+    pub(super) fn new(
+        gate: &Arc<Gate>,
+        file: Arc<File>,
+        inode: Option<&Arc<Inode>>,
+        data_only: bool,
+    ) -> Sync {
         let arrival = gate.arrive();
         let covers = inode.map(|inode| (inode.clone(), inode.sync_begin()));
         Sync { gate: gate.clone(), arrival, file, covers, data_only }
@@ -69,7 +74,7 @@ impl Sync {
 
 impl Syncs {
     /// Carries out a sync and replies; here, if it is quick and fewer than `here` are being carried out.
-    pub fn carry_out(&self, sync: Sync, here: usize, reply: ReplyEmpty) {
+    pub(super) fn carry_out(&self, sync: Sync, here: usize, reply: ReplyEmpty) {
         let before = self.at_it.fetch_add(1, AcqRel);
         let at_it = self.at_it.clone();
         let waits = sync.arrival.waits;

@@ -96,7 +96,10 @@ impl Containers {
         let seen = &self.states[i];
         let should_run = seen.should_run.load(Relaxed);
         let now = self.inspect(i).await?;
-        if matches!(now.status.as_str(), "exited" | "dead") && should_run && seen.should_run.swap(false, Relaxed) {
+        if matches!(now.status.as_str(), "exited" | "dead")
+            && should_run
+            && seen.should_run.swap(false, Relaxed)
+        {
             let c = &self.all[i];
             if !seen.excused.load(Relaxed) {
                 let death = format!("{} ended by itself ({}); see {}", c.name, now.how(), c.log.display());
@@ -115,13 +118,6 @@ impl Containers {
         let mut command = tokio::process::Command::new("docker");
         command.args(["logs", &c.container]).stdin(Stdio::null()).stdout(out).stderr(err).process_group(0);
         let _ = command.status().await;
-    }
-
-    async fn wait_until_gone(&self, i: usize) -> Result<(), String> {
-        // Returns at once if it has ended already.
-        let wait = ["wait", &self.all[i].container];
-        let waited = tokio::time::timeout(Duration::from_secs(30), docker(&wait)).await;
-        waited.map_err(|_| "it did not end within 30 s".to_owned())?.map(|_| ())
     }
 
     fn lock_deaths(&self) -> std::sync::MutexGuard<'_, Vec<String>> {
@@ -191,7 +187,7 @@ impl Processes for Containers {
         Ok(())
     }
 
-    async fn kill(&self, i: usize) -> Result<(), String> {
+    async fn strike(&self, i: usize) -> Result<(), String> {
         if !self.states[i].made.load(Relaxed) {
             return Ok(());
         }
@@ -204,7 +200,17 @@ impl Processes for Containers {
         if matches!(now.status.as_str(), "running" | "paused") {
             docker(&["kill", "--signal", "KILL", &self.all[i].container]).await?;
         }
-        self.wait_until_gone(i).await
+        Ok(())
+    }
+
+    async fn reap(&self, i: usize) -> Result<(), String> {
+        if !self.states[i].made.load(Relaxed) {
+            return Ok(());
+        }
+        // Returns at once if it has ended already.
+        let wait = ["wait", &self.all[i].container];
+        let waited = tokio::time::timeout(Duration::from_secs(30), docker(&wait)).await;
+        waited.map_err(|_| "it was killed and is still there after 30 s".to_owned())?.map(|_| ())
     }
 
     async fn stop(&self, i: usize) -> Result<(), String> {

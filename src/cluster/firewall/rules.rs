@@ -121,7 +121,8 @@ mod tests {
             ("n5", shape(|s| (s.loss, s.reset_probability) = (0.2, 0.01))),
         ];
         let address = |i: usize| Ipv4Addr::new(10, 213, 7, 11 + i as u8);
-        let peers = peers.iter().enumerate().map(|(i, (n, s))| (NodeName::from(*n), address(i), *s)).collect();
+        let peers =
+            peers.iter().enumerate().map(|(i, (n, s))| (NodeName::from(*n), address(i), *s)).collect();
         insta::assert_snapshot!(Rules::new("TRIB-t1", peers).text());
     }
 

@@ -9,10 +9,7 @@ use super::Spot;
 use crate::agent::Request;
 use nemesis::{Capability, LinkShape};
 use serde_json::Value;
-use std::{
-    collections::BTreeMap,
-    net::Ipv4Addr,
-};
+use std::{collections::BTreeMap, net::Ipv4Addr};
 
 /// A class without a bandwidth: more than any link here carries.
 const UNLIMITED: &str = "100gbit";
@@ -62,7 +59,13 @@ impl Shaping {
     }
 
     /// Sets what is done to the packets for one peer.
-    pub async fn set(&mut self, spot: &Spot, peer: usize, address: Ipv4Addr, shape: LinkShape) -> Result<(), String> {
+    pub async fn set(
+        &mut self,
+        spot: &Spot,
+        peer: usize,
+        address: Ipv4Addr,
+        shape: LinkShape,
+    ) -> Result<(), String> {
         let wanted = part(shape);
         let now = self.shaped.get(&peer).copied().unwrap_or_default();
         if wanted == now {
@@ -131,7 +134,8 @@ impl Shaping {
 fn overlimits(text: &str, class: usize) -> u64 {
     let name = format!("class htb 1:{class} ");
     let block = text.split("class htb ").map(|b| format!("class htb {b}")).find(|b| b.starts_with(&name));
-    let count = block.as_deref().and_then(|b| b.split("overlimits ").nth(1)).and_then(|r| r.split(' ').next());
+    let count =
+        block.as_deref().and_then(|b| b.split("overlimits ").nth(1)).and_then(|r| r.split(' ').next());
     count.and_then(|n| n.parse().ok()).unwrap_or(0)
 }
 
