@@ -5,6 +5,8 @@
 mod agent;
 pub mod bugs;
 mod check;
+mod clean;
+mod doctor;
 mod list;
 mod node;
 mod paths;
@@ -38,6 +40,10 @@ enum Command {
     Bugs(bugs::Args),
     /// Lists tests, workloads, faults, plans, checkers, models and bugs
     List,
+    /// Says what this machine can do for each kind of cluster, and how to get the rest
+    Doctor,
+    /// Removes what dead runs have left: containers, networks, namespaces, mounts, processes
+    Clean(clean::Args),
     /// Runs one node of the bundled cluster
     Node(node::Args),
     /// Does the tester's work where a node lives: asked on its standard input by the controller
@@ -88,6 +94,8 @@ pub fn main() -> ExitCode {
         Command::Paths(args) => paths::main(args),
         Command::Bugs(args) => bugs::main(args),
         Command::List => list::main(),
+        Command::Clean(args) => clean::main(args),
+        Command::Doctor => doctor::main(),
         Command::Node(args) => node::main(args),
         Command::Agent(args) => agent::main(args),
     };

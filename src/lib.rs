@@ -14,9 +14,11 @@
 
 pub mod adapter;
 pub mod agent;
+pub mod clean;
 pub mod cli;
 pub mod clock;
 pub mod cluster;
+pub mod doctor;
 pub mod exit;
 pub mod guards;
 pub mod journal;

@@ -54,6 +54,7 @@ pub const OWNER: &str = "tribunal.owner";
 /// Makes the network and the holders; starts no node yet.
 pub async fn prepare(mut around: Surroundings) -> Result<Assembly> {
     machine::docker().map_err(|why| anyhow::anyhow!("`--on docker` cannot be used here: {why}"))?;
+    crate::clean::sweep().await;
     let holders = image::of_program(&around.program).await?;
     let image = around.spec.image.clone().unwrap_or_else(|| holders.clone());
     let ground = Arc::new(Ground::new(&around.run, around.record.take()));

@@ -35,6 +35,7 @@ pub const INTERFACE: &str = "trib";
 /// Makes the namespaces; starts nothing yet.
 pub async fn prepare(around: Surroundings) -> Result<Assembly> {
     machine::namespaces().map_err(|why| anyhow::anyhow!("`--on netns` cannot be used here: {why}"))?;
+    crate::clean::sweep().await;
     let local = around.local_agent().await?;
     let subnet = make(&around, &local).await?;
     let mut spots = Vec::new();
