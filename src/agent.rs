@@ -199,11 +199,11 @@ struct Agent {
 }
 
 /// Serves requests until the standard input ends, then undoes everything. `run` marks what is left behind if even the
-/// agent is killed.
+/// agent is killed; `folder` is removed in the end.
 ///
 /// # Errors
 /// If the agent cannot begin.
-pub fn serve(run: &str) -> std::io::Result<()> {
+pub fn serve(run: &str, folder: Option<&std::path::Path>) -> std::io::Result<()> {
     let agent = Arc::new(Agent {
         run: run.to_owned(),
         probes: probe::Receiver::open()?,
@@ -244,6 +244,10 @@ pub fn serve(run: &str) -> std::io::Result<()> {
         let _ = thread.join();
     }
     agent.undo();
+    if let Some(folder) = folder {
+        // Nobody is left to be told.
+        let _ = std::fs::remove_dir_all(folder);
+    }
     drop(answers);
     let _ = writer.join();
     Ok(())

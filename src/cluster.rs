@@ -24,6 +24,7 @@ pub mod process;
 pub mod processes;
 pub mod proxy;
 pub mod spawner;
+pub mod ssh;
 pub mod surroundings;
 pub mod timer;
 
@@ -71,6 +72,11 @@ pub trait Part: Send + Sync {
         vec![]
     }
 }
+
+/// Nothing: for a cluster whose last part is put in later.
+struct NoPart;
+
+impl Part for NoPart {}
 
 /// The last lines of a file, for error messages.
 pub(crate) fn tail(path: &Path, lines: usize) -> String {

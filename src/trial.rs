@@ -6,7 +6,7 @@
 
 use crate::{
     adapter::{Adapter, null::Null, paxos_kv_grpc::PaxosKv, paxos_kv_http::PaxosKvHttp},
-    cluster::{Defendant, Surroundings, docker, external::External, netns, process},
+    cluster::{Defendant, Surroundings, docker, external::External, netns, process, ssh},
     judge::{self, Results},
     owner::fresh_run,
     plan::TestPlan,
@@ -75,6 +75,8 @@ pub async fn try_bundled(scenario: &Scenario, options: &Options) -> Result<Resul
     let run = format!("{}-{}-{}", plan.scenario.name, plan.seed, std::process::id());
     let program = match c.on {
         On::Docker => docker::PROGRAM.into(),
+        // The agent's own program.
+        On::Ssh => "tribunal".into(),
         _ => options.program.clone(),
     };
     let paxos = PaxosKv::new(program, arguments, run, &plan.nodes);
@@ -159,7 +161,7 @@ async fn carry_out(
             On::Process => process::prepare(around).await?,
             On::Netns => netns::prepare(around).await?,
             On::Docker => docker::prepare(around).await?,
-            other => anyhow::bail!("`--on {other}` is not there yet"),
+            On::Ssh => ssh::prepare(around).await?,
         })
     };
     let progress = Progress::new(options.quiet, &store.file("tribunal.log"));

@@ -29,7 +29,9 @@ impl Nodes {
         let file = OpenOptions::new().create(true).append(true).open(log);
         let file = file.map_err(|e| format!("cannot write {}: {e}", log.display()))?;
         let copy = file.try_clone().map_err(|e| e.to_string())?;
-        let mut command = Command::new(program);
+        // We are the program that a host was given.
+        let own = std::env::current_exe().map_err(|e| e.to_string())?;
+        let mut command = if program == "tribunal" { Command::new(own) } else { Command::new(program) };
         command.args(arguments).envs(env).env("TRIBUNAL_RUN", run).process_group(0);
         // The pipe stays with us: a node that watches it ends with us.
         command.stdin(Stdio::piped()).stdout(file).stderr(copy);
@@ -55,9 +57,6 @@ impl Nodes {
         }
         let pid = Pid::from_raw(child.id() as i32).ok_or("no process id")?;
         kill_process_group(pid, signal).map_err(|e| e.to_string())?;
-        if signal == Signal::KILL {
-            child.wait().map_err(|e| e.to_string())?;
-        }
         Ok(())
     }
 
@@ -81,6 +80,9 @@ impl Nodes {
         for name in names {
             // It may have ended by itself.
             let _ = self.signal(&name, "KILL");
+        }
+        for child in self.lock().values_mut() {
+            let _ = child.wait();
         }
     }
 

@@ -9,6 +9,9 @@ pub(super) struct Args {
     /// The run that this agent belongs to
     #[arg(long)]
     run: String,
+    /// Remove this folder at the end
+    #[arg(long)]
+    folder: Option<std::path::PathBuf>,
     /// Serve nobody: only keep the container, and so its network, alive
     #[arg(long)]
     hold: bool,
@@ -20,6 +23,6 @@ pub(super) fn main(args: Args) -> Result<u8, Failure> {
             std::thread::park();
         }
     }
-    agent::serve(&args.run)?;
+    agent::serve(&args.run, args.folder.as_deref())?;
     Ok(exit::VALID)
 }
