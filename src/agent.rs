@@ -14,7 +14,10 @@ mod damage;
 #[cfg(target_os = "linux")]
 pub mod disk;
 mod disks;
+#[cfg(target_os = "linux")]
+pub mod packets;
 mod probe;
+mod queue;
 mod run;
 mod supervise;
 
@@ -89,6 +92,25 @@ pub enum Request {
     Arrived {
         /// The train's number.
         train: u64,
+    },
+    /// Opens the packet queue of this number in the agent's network.
+    OpenQueue {
+        /// As in `-j NFQUEUE --queue-num`.
+        number: u16,
+        /// Draws jitter and fates.
+        seed: u64,
+    },
+    /// Sets what the packet queue does to the packets of a source.
+    Treat {
+        /// Whose packets.
+        source: std::net::Ipv4Addr,
+        /// What is done to them.
+        shape: nemesis::LinkShape,
+    },
+    /// What the packet queue has done to the packets of a source.
+    Treated {
+        /// Whose packets.
+        source: std::net::Ipv4Addr,
     },
     /// Sets the wall clock of a process off by so many nanoseconds.
     SetClock {
@@ -193,6 +215,7 @@ struct Agent {
     probes: probe::Receiver,
     at_end: Mutex<Vec<Vec<String>>>,
     disks: disks::Disks,
+    queue: queue::Queue,
     nodes: supervise::Nodes,
     #[cfg(target_os = "linux")]
     clock: Mutex<()>,
@@ -209,6 +232,7 @@ pub fn serve(run: &str, folder: Option<&std::path::Path>) -> std::io::Result<()>
         probes: probe::Receiver::open()?,
         at_end: Mutex::default(),
         disks: disks::Disks::default(),
+        queue: queue::Queue::default(),
         nodes: supervise::Nodes::default(),
         #[cfg(target_os = "linux")]
         clock: Mutex::default(),
@@ -283,6 +307,9 @@ impl Agent {
             }
             Request::DiskStats { at } => self.disks.stats(&at),
             Request::PowerFailure { at, torn } => self.disks.power_failure(&at, torn),
+            Request::OpenQueue { number, seed } => value(self.queue.open(number, seed)),
+            Request::Treat { source, shape } => value(self.queue.treat(source, &shape)),
+            Request::Treated { source } => self.queue.treated(source),
             Request::Damage { folder, truncate, seed } => value(damage::damage(&folder, truncate, seed)),
             Request::WriteBack { file, offset, hex } => value(damage::write_back(&file, offset, &hex)),
             Request::Start { name, argv, env, log } => {
@@ -319,6 +346,7 @@ impl Agent {
     /// In the order in which a controller would have done it: nodes end before the ground goes away below them.
     fn undo(&self) {
         self.nodes.kill_all();
+        self.queue.close();
         self.disks.unmount_all();
         let programs = std::mem::take(&mut *self.at_end.lock().unwrap_or_else(|e| e.into_inner()));
         for argv in programs.iter().rev() {

@@ -53,7 +53,9 @@ pub async fn clean(run: Option<&str>, only_list: bool) -> Cleaned {
             (None, None) => Life::Dead,
         };
         match life {
-            Life::Dead if only_list => out.left.extend(things.iter().map(|t| format!("{t}: its run is dead"))),
+            Life::Dead if only_list => {
+                out.left.extend(things.iter().map(|t| format!("{t}: its run is dead")))
+            }
             Life::Dead => remove(&name, &things, &mut out).await,
             Life::Alive => out.left.extend(things.iter().map(|t| format!("{t}: its run goes on"))),
             Life::Unknown(why) => out.left.extend(
@@ -100,8 +102,10 @@ async fn remove(run: &str, things: &[Thing], out: &mut Cleaned) {
             note(out, thing, docker::engine::docker(&["rm", "--force", "--volumes", id]).await.map(|_| ()));
         }
     }
-    let processes: Vec<u32> =
-        things.iter().filter_map(|t| if let Thing::Process(pid, _) = t { Some(*pid) } else { None }).collect();
+    let processes: Vec<u32> = things
+        .iter()
+        .filter_map(|t| if let Thing::Process(pid, _) = t { Some(*pid) } else { None })
+        .collect();
     end_processes(run, &processes).await;
     for thing in things {
         let result = match thing {
@@ -115,7 +119,9 @@ async fn remove(run: &str, things: &[Thing], out: &mut Cleaned) {
     for thing in things {
         let result = match thing {
             Thing::Network(id, _) => docker::engine::docker(&["network", "rm", id]).await.map(|_| ()),
-            Thing::Volume(name) => docker::engine::docker(&["volume", "rm", "--force", name]).await.map(|_| ()),
+            Thing::Volume(name) => {
+                docker::engine::docker(&["volume", "rm", "--force", name]).await.map(|_| ())
+            }
             Thing::Namespace(name) => {
                 machine::quiet(std::process::Command::new("ip").args(["netns", "del", name])).map(|_| ())
             }

@@ -7,6 +7,7 @@ pub mod bugs;
 mod check;
 mod clean;
 mod doctor;
+mod image;
 mod list;
 mod node;
 mod paths;
@@ -44,6 +45,8 @@ enum Command {
     Doctor,
     /// Removes what dead runs have left: containers, networks, namespaces, mounts, processes
     Clean(clean::Args),
+    /// Builds the image in which the bundled cluster's nodes run, from this program and without a registry
+    Image(image::Args),
     /// Runs one node of the bundled cluster
     Node(node::Args),
     /// Does the tester's work where a node lives: asked on its standard input by the controller
@@ -96,6 +99,7 @@ pub fn main() -> ExitCode {
         Command::List => list::main(),
         Command::Clean(args) => clean::main(args),
         Command::Doctor => doctor::main(),
+        Command::Image(args) => image::main(args),
         Command::Node(args) => node::main(args),
         Command::Agent(args) => agent::main(args),
     };

@@ -56,9 +56,11 @@ pub fn examine() -> Vec<Kind> {
         _ => Ok(()),
     };
     let proxies = |capability: Capability| match capability {
-        Capability::Loss | Capability::Scramble => Err("the links of `process` are TCP proxies, which lose, duplicate, \
+        Capability::Loss | Capability::Scramble => {
+            Err("the links of `process` are TCP proxies, which lose, duplicate, \
             reorder and corrupt no packets: use netns, docker or ssh"
-            .to_owned()),
+                .to_owned())
+        }
         _ => Ok(()),
     };
     let limits = |capability: Capability| match capability {

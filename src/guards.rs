@@ -43,6 +43,9 @@ pub fn guards(evidence: &Evidence<'_>) -> Verdict {
     if evidence.record.interrupted {
         reasons.push("the run was interrupted".to_owned());
     }
+    for f in evidence.record.faults.iter().filter(|f| f.unhealed) {
+        reasons.push(format!("`{}` ({}) could not be healed: {}", f.fault, f.on, f.healed.what));
+    }
     reasons.extend(nothing_succeeded(evidence));
     reasons.extend(nothing_overlapped(evidence));
     reasons.extend(nothing_seen(evidence));
@@ -246,6 +249,7 @@ mod tests {
             healed: Effect::default(),
             majority: true,
             error: None,
+            unhealed: false,
         }
     }
 
@@ -341,6 +345,9 @@ mod tests {
     fn troubles_and_interruptions_are_no_pass() {
         let record = Record { troubles: vec!["n3 ended by itself".to_owned()], ..Record::default() };
         assert!(judge(&busy(), &record, &[]).contains("n3 ended by itself"));
+        let mut stuck = with(fault(FaultKind::Kill, 30, 60, true));
+        stuck.faults[0].unhealed = true;
+        assert!(judge(&busy(), &stuck, &["kill"]).contains("could not be healed"));
         let record = Record { interrupted: true, ..Record::default() };
         assert!(judge(&busy(), &record, &[]).contains("interrupted"));
         let record = Record { journal_failed: true, ..Record::default() };

@@ -58,6 +58,8 @@ pub struct Record {
     pub journal_failed: bool,
     /// What went wrong, in the tester or around the cluster, that stands in the way of a pass.
     pub troubles: Vec<String>,
+    /// What stood in for a mechanism that the machine lacks, in words.
+    pub stand_ins: Vec<String>,
     /// The run was interrupted (Ctrl-C).
     pub interrupted: bool,
     /// The run was ended at the first violation, as was asked.
@@ -142,7 +144,7 @@ async fn phases(trial: &Trial, progress: &Progress) -> Result<Record> {
     let nemesis = nemesis(trial, &journal, clock, progress);
     progress.phase("setting up");
     trial.defendant.set_up().await?;
-    nemesis.prepare().await?;
+    let slowed = nemesis.prepare().await?;
     let ready = all_ready(trial, scenario.bounds.set_up.0);
     tokio::select! {
         ready = ready => if let Err(why) = ready { bail!("{why}") },
@@ -208,7 +210,8 @@ async fn phases(trial: &Trial, progress: &Progress) -> Result<Record> {
     record.dropped_arrivals = shared.arrivals.dropped();
     record.late_starts = shared.lateness.late.load(Relaxed);
     record.latest_start_ns = shared.lateness.max_ns.load(Relaxed);
-    record.links = link_delay(trial).await;
+    record.links = link_delay(trial, slowed).await;
+    record.stand_ins = trial.defendant.stand_ins();
     record.journal_failed = journal.failed();
     progress.phase("tearing down");
     writer.close()?;
@@ -329,8 +332,9 @@ async fn final_reads(shared: &Arc<Shared>, limit: u64) -> usize {
     readers.join_all().await.into_iter().sum()
 }
 
-/// The mean over all links of how long they really kept bytes, if a delay was asked for.
-async fn link_delay(trial: &Trial) -> Option<LinkDelay> {
+/// The mean over all links of how long they really kept bytes, if a delay was asked for; by the links' own counters, or,
+/// where they have none, as probes found at the beginning.
+async fn link_delay(trial: &Trial, probed: Option<u64>) -> Option<LinkDelay> {
     let asked = trial.plan.faults.links.delay.ns();
     let cluster = trial.defendant.clone().as_cluster();
     let (mut chunks, mut ns) = (0, 0);
@@ -339,7 +343,8 @@ async fn link_delay(trial: &Trial) -> Option<LinkDelay> {
         chunks += stats.delayed_chunks;
         ns += stats.delayed_ns;
     }
-    (asked > 0).then(|| LinkDelay { asked_ns: asked, measured_ns: ns.checked_div(chunks).unwrap_or(0) })
+    (asked > 0)
+        .then(|| LinkDelay { asked_ns: asked, measured_ns: ns.checked_div(chunks).or(probed).unwrap_or(0) })
 }
 
 /// Returns when the run is interrupted; never, if nobody is left who could.

@@ -16,6 +16,7 @@ use diagnostic::Diagnostic;
 use nemesis::{Plan, Range, Span};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use std::{
+    collections::BTreeMap,
     fmt,
     path::{Path, PathBuf},
 };
@@ -85,6 +86,15 @@ pub struct ClusterSpec {
     /// The image of the nodes (docker). Built from this program if it is left out.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub image: Option<String>,
+    /// A compose file whose services are put on trial instead of nodes of our own (docker).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub compose: Option<PathBuf>,
+    /// Which services of the compose file are the nodes, in their order. A scaled service is as many nodes.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub services: Vec<String>,
+    /// On which ports the nodes listen, by the adapter's names for them, where that is not ours to say (docker, compose).
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub ports: BTreeMap<String, u16>,
     /// The hosts of the nodes (ssh): `user@host:port`, one for each node.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub hosts: Vec<String>,
@@ -114,6 +124,9 @@ impl Default for ClusterSpec {
             base_port: None,
             stand_ins: false,
             image: None,
+            compose: None,
+            services: vec![],
+            ports: BTreeMap::new(),
             hosts: vec![],
             ssh_key: None,
             ssh_options: vec![],
@@ -121,6 +134,33 @@ impl Default for ClusterSpec {
             lease: Span::ms(600),
             election: Range { min: Span::ms(150), max: Span::ms(400) },
         }
+    }
+}
+
+impl ClusterSpec {
+    /// What does not fit together, if anything.
+    fn mistake(&self) -> Option<String> {
+        let on = self.on;
+        let belongs = [
+            ("image", self.image.is_some(), On::Docker),
+            ("compose", self.compose.is_some(), On::Docker),
+            ("services", !self.services.is_empty(), On::Docker),
+            ("hosts", !self.hosts.is_empty(), On::Ssh),
+            ("ssh-key", self.ssh_key.is_some(), On::Ssh),
+            ("ssh-options", !self.ssh_options.is_empty(), On::Ssh),
+        ];
+        if let Some((field, _, whose)) = belongs.into_iter().find(|(_, given, whose)| *given && *whose != on)
+        {
+            return Some(format!("`{field}` is for `on: {whose}`, and this is `on: {on}`"));
+        }
+        if on == On::Ssh && self.hosts.len() != self.nodes as usize {
+            return Some(format!(
+                "`hosts` names {} hosts for {} nodes; it must name one `user@host:port` for each",
+                self.hosts.len(),
+                self.nodes
+            ));
+        }
+        crate::cluster::docker::compose::mistake(self.compose.as_deref(), &self.services)
     }
 }
 
@@ -372,6 +412,9 @@ impl Scenario {
             if span.ns() == 0 {
                 return Some(format!("`{name}` is zero; nothing would happen"));
             }
+        }
+        if let Some(mistake) = self.cluster.mistake() {
+            return Some(mistake);
         }
         if let Err(mistake) = self.plan() {
             return Some(mistake);

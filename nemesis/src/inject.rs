@@ -95,12 +95,24 @@ impl Nemesis {
         Nemesis { cluster, timeline, sink, base, held: Arc::default(), links: Arc::default() }
     }
 
-    /// Gives every link its base shape.
-    pub async fn prepare(&self) -> Result<(), ClusterError> {
+    /// Gives every link its base shape. Returns by how much that slowed packets down on average, in nanoseconds, if a
+    /// delay is part of it and the cluster has a way to find out.
+    ///
+    /// # Errors
+    /// If the cluster cannot.
+    pub async fn prepare(&self) -> Result<Option<u64>, ClusterError> {
         if self.base == LinkShape::default() {
-            return Ok(());
+            return Ok(None);
         }
-        self.cluster.shape(&self.everywhere(self.base)).await
+        let links = all_links(self.cluster.nodes());
+        let slowed = self.base.delay.ns() > 0;
+        let before = if slowed { self.probe(&links).await } else { BTreeMap::new() };
+        self.cluster.shape(&self.everywhere(self.base)).await?;
+        let after = if slowed { self.probe(&links).await } else { BTreeMap::new() };
+        let added =
+            after.iter().filter_map(|(l, p)| Some((p.mean_ns - before.get(l)?.mean_ns).max(0) as u64));
+        let added: Vec<u64> = added.collect();
+        Ok(added.iter().sum::<u64>().checked_div(added.len() as u64))
     }
 
     fn everywhere(&self, shape: LinkShape) -> BTreeMap<Link, LinkShape> {
@@ -193,7 +205,7 @@ impl Nemesis {
         self.release(step.id);
         run.receipt.healed = match healed {
             Err(e) => {
-                run.receipt.error = Some(e.to_string());
+                run.receipt.unhealed = true;
                 Effect::missing(e.to_string())
             }
             Ok(()) => self.observe_healed(&step, &run, &mut stop).await,
@@ -438,6 +450,7 @@ impl Running {
                 healed: Effect::default(),
                 majority: true,
                 error: None,
+                unhealed: false,
             },
         }
     }

@@ -50,4 +50,7 @@ pub struct Receipt {
     pub majority: bool,
     /// Why it could not be carried out, if so.
     pub error: Option<String>,
+    /// Healing it failed: from then on nobody knows what was in force.
+    #[serde(default)]
+    pub unhealed: bool,
 }

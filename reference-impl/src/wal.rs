@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! DIR/wal    "PAXOSKV1" frame(header) frame frame frame …          DIR/lock   held while a node runs
+//! DIR/synced end u64 │ crc32 u32                                   how far the log was certainly on the disk
 //! frame      len u32 │ crc32 u32 │ record record …                 all records of one sync; crc over offset and records
 //! record     kind u8 │ len u32 │ payload                           payloads are those of proto/wal.proto
 //! ```
@@ -10,7 +11,13 @@
 //! lose. A frame holds what one sync covers: a frame is written only after the one before it was synced. So a bad frame at
 //! the end is a torn write that nobody relied on, and is cut off; a bad frame with a good one behind it is damage to what
 //! was promised, and the node refuses to start. (Under [`Fsync::None`] that inference only holds for a killed process, not
-//! for a power failure.) An fsync that fails aborts the process: nothing is known about the file any more.
+//! for a power failure.)
+//!
+//! That inference cannot tell damage to the very last frame, or a file that was cut off, from a torn write. So after each
+//! sync the end of what it covered is noted in a second file, which is itself never waited for: a log that ends before
+//! that was damaged, and the node refuses to start. (A power failure may take the newest notes, and then damage to the
+//! frames since the last one that survived goes unnoticed. "Protocol-Aware Recovery", Alagappan et al., FAST 2018, §3.3,
+//! says why a log alone cannot do better.) An fsync that fails aborts the process: nothing is known about the file any more.
 //!
 //! Deliberately no snapshots and no truncation yet: on a restart the whole log is read.
 
@@ -21,6 +28,7 @@ pub use writer::Writer;
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use crate::core::{NodeId, Protocol, Record};
@@ -91,6 +99,17 @@ pub enum WalError {
         /// Where the next intact frame begins.
         next: u64,
     },
+    /// It ends before what was synced.
+    #[error("{} is damaged: it is readable up to byte {end}, but {synced} bytes of it were synced. Restore the file from a \
+             copy; do NOT delete it, the node would forget its promises", .file.display())]
+    Cut {
+        /// The log.
+        file: PathBuf,
+        /// Where the readable part ends.
+        end: u64,
+        /// How far it was synced.
+        synced: u64,
+    },
     /// It is not a log of this program, or its beginning is damaged.
     #[error("{} does not begin like a paxos-kv log of format 1: {why}. If it is one, restore it from a copy", .file.display())]
     Foreign {
@@ -126,6 +145,7 @@ pub struct Log {
     file: File,
     path: PathBuf,
     end: u64,
+    synced: File,
     aside: Option<Aside>,
     _lock: File,
 }
@@ -166,11 +186,18 @@ impl Log {
         let mut bytes = Vec::new();
         file.read_to_end(&mut bytes).map_err(io("read", &path))?;
         let (recovered, end) = recover(&path, &bytes, identity)?;
+        let note = dir.join("synced");
+        let synced = open_note(&note, end).map_err(io("open", &note))?;
+        match read_note(&synced).map_err(io("read", &note))? {
+            None => return Err(WalError::Foreign { file: note, why: "its checksum is wrong".to_owned() }),
+            Some(synced) if synced > end => return Err(WalError::Cut { file: path, end, synced }),
+            Some(_) => {}
+        }
         if recovered.torn > 0 {
             file.set_len(end).and_then(|()| file.sync_data()).map_err(io("cut the torn end of", &path))?;
         }
         file.seek(SeekFrom::Start(end)).map_err(io("seek in", &path))?;
-        Ok((Log { file, path, end, aside: None, _lock: lock }, recovered))
+        Ok((Log { file, path, end, synced, aside: None, _lock: lock }, recovered))
     }
 
     /// Hands the records to the operating system, as one frame.
@@ -203,7 +230,9 @@ impl Log {
     /// # Errors
     /// Those of the file. The log must not be used after one.
     pub fn sync(&mut self) -> io::Result<()> {
-        self.file.sync_data()
+        self.file.sync_data()?;
+        // Not synced: a note that is old is true as well.
+        self.synced.write_all_at(&note(self.end), 0)
     }
 
     /// From now on promises go to a file of their own that is never synced, and are read back from there; nothing but a
@@ -238,6 +267,32 @@ impl Log {
     pub fn path(&self) -> &Path {
         &self.path
     }
+}
+
+/// The content of `synced`.
+fn note(end: u64) -> [u8; 12] {
+    let mut bytes = [0; 12];
+    bytes[..8].copy_from_slice(&end.to_le_bytes());
+    bytes[8..].copy_from_slice(&crc32fast::hash(&end.to_le_bytes()).to_le_bytes());
+    bytes
+}
+
+/// Opens `synced`, and makes it if the log is one of before there were such notes.
+fn open_note(path: &Path, end: u64) -> io::Result<File> {
+    if !path.exists() {
+        let mut file = File::create(path)?;
+        file.write_all(&note(end))?;
+        file.sync_all()?;
+    }
+    OpenOptions::new().read(true).write(true).open(path)
+}
+
+/// How far the log was synced; `None` if that is unreadable. It is one sector's part, which is written whole or not at all.
+fn read_note(file: &File) -> io::Result<Option<u64>> {
+    let mut bytes = [0; 13];
+    let n = file.read_at(&mut bytes, 0)?;
+    let end = bytes.first_chunk().map(|b| u64::from_le_bytes(*b));
+    Ok(end.filter(|end| n == 12 && bytes[..12] == note(*end)))
 }
 
 /// Creates a log that holds its header, or nothing at all: it gets its name only when it is complete and synced.

@@ -99,7 +99,9 @@ impl Found {
         if machine::root().is_err() || machine::program("iptables").is_none() {
             return;
         }
-        let Ok(text) = machine::quiet(std::process::Command::new("iptables").args(["-w", "-S"])) else { return };
+        let Ok(text) = machine::quiet(std::process::Command::new("iptables").args(["-w", "-S"])) else {
+            return;
+        };
         for chain in text.lines().filter_map(|l| l.strip_prefix("-N ")) {
             if let Some(run) = chain.strip_prefix("TRIB-") {
                 self.add(run, Thing::Chain(chain.to_owned()));
@@ -109,11 +111,14 @@ impl Found {
 
     async fn docker(&mut self) {
         let filter = format!("label={RUN}");
-        let format = format!("{{{{.ID}}}}\t{{{{.Names}}}}\t{{{{.Label \"{RUN}\"}}}}\t{{{{.Label \"{OWNER}\"}}}}");
-        let containers = docker(&["ps", "--all", "--no-trunc", "--filter", &filter, "--format", &format]).await;
+        let format =
+            format!("{{{{.ID}}}}\t{{{{.Names}}}}\t{{{{.Label \"{RUN}\"}}}}\t{{{{.Label \"{OWNER}\"}}}}");
+        let containers =
+            docker(&["ps", "--all", "--no-trunc", "--filter", &filter, "--format", &format]).await;
         self.listed(containers, Thing::Container);
         let format = format.replace("{{.Names}}", "{{.Name}}");
-        let networks = docker(&["network", "ls", "--no-trunc", "--filter", &filter, "--format", &format]).await;
+        let networks =
+            docker(&["network", "ls", "--no-trunc", "--filter", &filter, "--format", &format]).await;
         self.listed(networks, Thing::Network);
         let format = format.replace("{{.ID}}", "{{.Name}}");
         let volumes = docker(&["volume", "ls", "--filter", &filter, "--format", &format]).await;

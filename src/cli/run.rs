@@ -21,6 +21,15 @@ pub(super) struct Args {
     /// Where the nodes live
     #[arg(long)]
     on: Option<On>,
+    /// Put the services of this compose file on trial (with `--on docker`)
+    #[arg(long, value_name = "FILE", requires = "service")]
+    compose: Option<PathBuf>,
+    /// A service of the compose file that is a node, or several if it is scaled; may be repeated
+    #[arg(long, value_name = "NAME", requires = "compose")]
+    service: Vec<String>,
+    /// Let something else do what this machine lacks (a packet queue in user space for sch_netem); the report names it
+    #[arg(long)]
+    stand_ins: bool,
     /// Number of nodes
     #[arg(long)]
     nodes: Option<u32>,
@@ -141,7 +150,15 @@ fn resolve(args: &Args) -> Result<Scenario, Diagnostic> {
     }
     let c = &mut s.cluster;
     c.on = args.on.unwrap_or(c.on);
+    if let Some(file) = &args.compose {
+        c.compose = Some(file.clone());
+        c.services = args.service.clone();
+        if c.services.len() > 1 {
+            c.nodes = c.services.len() as u32;
+        }
+    }
     c.nodes = args.nodes.unwrap_or(c.nodes);
+    c.stand_ins |= args.stand_ins;
     c.protocol = args.protocol.unwrap_or(c.protocol);
     c.fsync = args.fsync.unwrap_or(c.fsync);
     s.load.clients = args.clients.unwrap_or(s.load.clients);

@@ -90,8 +90,8 @@ impl Cluster for Assembly {
     async fn start(&self, node: &NodeName) -> Result<(), ClusterError> {
         let i = self.index("start", node)?;
         let command = self.p.adapter.command(&self.p.members[i]);
-        let command = on("start", node, command.ok_or_else(|| "the adapter has no command".to_owned()))?;
         on("start", node, self.p.processes.start(i, command).await)?;
+        on("start", node, self.p.network.started(i).await)?;
         if let Ok(pid) = self.pid(i).await {
             self.p.clocks.started(i, pid);
         }

@@ -3,7 +3,11 @@
 //! A prefix can be put before each node's command, which must replace itself by it (`nsenter`), so that the child's
 //! process id is the node's.
 
-use super::{Part, processes::Processes, spawner};
+use super::{
+    Part,
+    processes::{NO_COMMAND, Processes},
+    spawner,
+};
 use async_trait::async_trait;
 use nemesis::{NodeName, NodeState};
 use rustix::process::{Pid, Signal, kill_process_group};
@@ -165,10 +169,11 @@ impl Part for Children {
 
 #[async_trait]
 impl Processes for Children {
-    async fn start(&self, i: usize, command: Command) -> Result<(), String> {
+    async fn start(&self, i: usize, command: Option<Command>) -> Result<(), String> {
         if matches!(*self.slot(i), Slot::Running(_) | Slot::Paused(_)) {
             return Ok(());
         }
+        let command = command.ok_or(NO_COMMAND)?;
         let path = &self.places[i].log;
         let log = OpenOptions::new().create(true).append(true).open(path);
         let log = log.map_err(|e| format!("cannot write {}: {e}", path.display()))?;

@@ -9,6 +9,7 @@
 //! the node's image needs nothing in it. Everything carries the labels `tribunal.run` and `tribunal.owner`. The engine
 //! must be this machine's: clients reach the containers by their addresses, and data folders are mounted from here.
 
+pub mod compose;
 pub mod containers;
 pub mod engine;
 pub mod image;
@@ -18,7 +19,7 @@ use super::{
     agents::Agent,
     assembly::{Assembly, Parts},
     clocks::Clocks,
-    firewall::{Firewall, Spot},
+    firewall::{Firewall, Spot, Wanted},
 };
 use crate::{
     adapter::{Node, Peer},
@@ -58,7 +59,12 @@ pub async fn prepare(mut around: Surroundings) -> Result<Assembly> {
     let holders = image::of_program(&around.program).await?;
     let image = around.spec.image.clone().unwrap_or_else(|| holders.clone());
     let ground = Arc::new(Ground::new(&around.run, around.record.take()));
-    match build(&around, &ground, &holders, &image).await {
+    let around = Arc::new(around);
+    let built = match around.spec.compose {
+        Some(_) => compose::build(&around, &ground, &holders).await,
+        None => build(&around, &ground, &holders, &image).await,
+    };
+    match built {
         Ok(assembly) => Ok(assembly),
         Err(why) => {
             for trouble in ground.tear_down().await {
@@ -89,7 +95,8 @@ async fn build(around: &Surroundings, ground: &Arc<Ground>, holders: &str, image
         let agent = ground.keep(enter(around, name, &holder).await?);
         spots.push(Spot { name: name.clone(), address, agent });
     }
-    let firewall = Firewall::open(&around.run, spots.clone()).await.map_err(anyhow::Error::msg)?;
+    let firewall =
+        Firewall::open(&around.run, spots.clone(), Wanted::by(around)).await.map_err(anyhow::Error::msg)?;
     let disks = around.local_disks().await?;
     if let Some(agent) = around.local_agent_if_any() {
         ground.keep(agent);
@@ -251,7 +258,7 @@ impl Part for Arc<Ground> {
     }
 }
 
-/// Removes all containers and networks of a run. Returns what went wrong.
+/// Removes all containers, networks and volumes of a run. Returns what went wrong.
 pub async fn remove(run: &str) -> Vec<String> {
     let filter = format!("label={RUN}={run}");
     let mut errors = Vec::new();
@@ -273,13 +280,15 @@ pub async fn remove(run: &str) -> Vec<String> {
         Ok(_) => {}
         Err(why) => errors.push(why),
     }
-    match of("network", "{{.ID}}").await {
-        Ok(all) => {
-            for network in all {
-                errors.extend(docker(&["network", "rm", &network]).await.err());
+    for (kind, id) in [("network", "{{.ID}}"), ("volume", "{{.Name}}")] {
+        match of(kind, id).await {
+            Ok(all) => {
+                for thing in all {
+                    errors.extend(docker(&[kind, "rm", &thing]).await.err());
+                }
             }
+            Err(why) => errors.push(why),
         }
-        Err(why) => errors.push(why),
     }
     errors
 }

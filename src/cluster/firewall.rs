@@ -24,7 +24,7 @@ use std::{
     collections::BTreeMap,
     net::{Ipv4Addr, SocketAddr},
     sync::{
-        Arc,
+        Arc, RwLock,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
     time::Duration,
@@ -47,15 +47,52 @@ pub struct Spot {
     pub agent: Arc<Agent>,
 }
 
+/// Where nodes come back in networks that are new: whoever can put an agent into one.
+#[async_trait]
+pub trait Doors: Send + Sync {
+    /// An agent in the network of a node, if that network is a new one.
+    async fn open(&self, i: usize) -> Result<Option<Arc<Agent>>, String>;
+}
+
 /// The links of a cluster.
 pub struct Firewall {
     chain: String,
     spots: Vec<Spot>,
+    agents: Vec<RwLock<Arc<Agent>>>,
+    doors: Option<Box<dyn Doors>>,
     /// What each node's chain and qdiscs are at the moment.
     states: Vec<Mutex<State>>,
     train: AtomicU64,
     abilities: BTreeMap<Capability, Result<(), String>>,
+    /// The packet queue that stands in for netem, if it has to.
+    queue: Option<u16>,
 }
+
+/// What a plan wants of its links, and what it allows.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Wanted {
+    /// Delay, jitter, duplication, reordering or corruption.
+    pub netem: bool,
+    /// Something else may do that.
+    pub stand_ins: bool,
+    /// Draws what the stand-in draws.
+    pub seed: u64,
+}
+
+impl Wanted {
+    /// Of a run.
+    pub fn by(around: &super::Surroundings) -> Wanted {
+        Wanted {
+            netem: [Capability::Delay, Capability::Scramble].iter().any(|c| around.needs.contains(c)),
+            stand_ins: around.spec.stand_ins,
+            seed: around.seed,
+        }
+    }
+}
+
+/// What the report says when the packet queue is used.
+const STAND_IN: &str = "delay, jitter, duplication, reordering and corruption of packets: by a packet queue in user \
+                        space (NFQUEUE), because this kernel has no sch_netem";
 
 struct State {
     incoming: BTreeMap<NodeName, LinkShape>,
@@ -65,34 +102,75 @@ struct State {
 
 impl Firewall {
     /// Makes a chain in each node's network and finds out what the kernels can do.
-    pub async fn open(run: &str, spots: Vec<Spot>) -> Result<Firewall, String> {
+    pub async fn open(run: &str, spots: Vec<Spot>, wanted: Wanted) -> Result<Firewall, String> {
         let chain = format!("TRIB-{run}");
         let mut states = Vec::new();
         for spot in &spots {
-            let agent = &spot.agent;
-            let run = async |arguments: &[&str]| {
-                let argv: Vec<&str> = ["iptables", "-w"].iter().chain(arguments).copied().collect();
-                agent.run(&argv, None).await
-            };
-            let at_end = async |arguments: &[&str]| {
-                let argv = ["iptables", "-w"].iter().chain(arguments).map(|a| (*a).to_owned()).collect();
-                agent.ask::<()>(Request::AtEnd { argv }).await
-            };
-            run(&["-N", &chain]).await?;
-            at_end(&["-X", &chain]).await?;
-            at_end(&["-F", &chain]).await?;
-            run(&["-I", "INPUT", "1", "-j", &chain]).await?;
-            at_end(&["-D", "INPUT", "-j", &chain]).await?;
+            make_chain(&spot.agent, &chain).await?;
             let shaping = Shaping::open(spot, spots.iter().find(|other| other.name != spot.name)).await?;
             states.push(Mutex::new(State { incoming: BTreeMap::new(), counted: BTreeMap::new(), shaping }));
         }
-        let mut firewall =
-            Firewall { chain, spots, states, train: AtomicU64::new(1), abilities: BTreeMap::new() };
+        let mut firewall = Firewall {
+            chain,
+            agents: spots.iter().map(|s| RwLock::new(s.agent.clone())).collect(),
+            spots,
+            doors: None,
+            states,
+            train: AtomicU64::new(1),
+            abilities: BTreeMap::new(),
+            queue: None,
+        };
         for i in 0..firewall.spots.len() {
             firewall.refresh(i, &mut *firewall.states[i].lock().await).await?;
         }
         firewall.abilities = firewall.find_out().await;
+        if firewall.abilities.get(&Capability::Delay).is_some_and(Result::is_err) && wanted.netem {
+            match wanted.stand_ins {
+                true => firewall.stand_in(run, wanted.seed).await?,
+                false => firewall.hint(),
+            }
+        }
         Ok(firewall)
+    }
+
+    /// Lets packet queues do what netem would do.
+    async fn stand_in(&mut self, run: &str, seed: u64) -> Result<(), String> {
+        // Numbers are few and everybody's: on a host of somebody else's a fixed one could be taken.
+        let number =
+            run.bytes().fold(20_000u16, |n, b| n.wrapping_mul(31).wrapping_add(u16::from(b)) % 40_000)
+                + 10_000;
+        for (i, spot) in self.spots.iter().enumerate() {
+            let seed = seed.wrapping_add(i as u64);
+            spot.agent.ask::<()>(Request::OpenQueue { number, seed }).await?;
+            self.states[i].lock().await.shaping.without_netem();
+        }
+        self.queue = Some(number);
+        self.abilities.insert(Capability::Delay, Ok(()));
+        self.abilities.insert(Capability::Scramble, Ok(()));
+        Ok(())
+    }
+
+    /// Says what would help.
+    fn hint(&mut self) {
+        for capability in [Capability::Delay, Capability::Scramble] {
+            if let Some(Err(why)) = self.abilities.get_mut(&capability) {
+                why.push_str(
+                    "; or allow a stand-in, a packet queue in user space: `--stand-ins`, or `stand-ins: true` below \
+                     `cluster` in the test file",
+                );
+            }
+        }
+    }
+
+    /// For nodes that come back in new networks.
+    pub fn with_doors(self, doors: Box<dyn Doors>) -> Firewall {
+        Firewall { doors: Some(doors), ..self }
+    }
+
+    /// A node as it is at the moment.
+    fn spot(&self, i: usize) -> Spot {
+        let agent = self.agents[i].read().unwrap_or_else(|e| e.into_inner()).clone();
+        Spot { agent, ..self.spots[i].clone() }
     }
 
     /// Tries, at every node, what not every kernel has.
@@ -122,8 +200,15 @@ impl Firewall {
             let shape = state.incoming.get(&peer.name).copied().unwrap_or_default();
             (peer.name.clone(), peer.address, shape)
         });
-        let rules = Rules::new(&self.chain, shaped.collect());
-        self.spots[to].agent.run(&["iptables-restore", "-w", "--noflush"], Some(rules.text())).await?;
+        let shaped: Vec<_> = shaped.collect();
+        if self.queue.is_some() {
+            for (_, source, shape) in &shaped {
+                let shape = if shape.cut == Cut::Open { *shape } else { LinkShape::default() };
+                self.spot(to).agent.ask::<()>(Request::Treat { source: *source, shape }).await?;
+            }
+        }
+        let rules = Rules::new(&self.chain, shaped, self.queue);
+        self.spot(to).agent.run(&["iptables-restore", "-w", "--noflush"], Some(rules.text())).await?;
         Ok(())
     }
 
@@ -139,7 +224,7 @@ impl Firewall {
     /// What a receiver's chain has counted since it was last written.
     async fn read(&self, to: usize) -> Result<BTreeMap<NodeName, LinkStats>, String> {
         let list = ["iptables", "-w", "-n", "-v", "-x", "-L", &self.chain];
-        let text = self.spots[to].agent.run(&list, None).await?;
+        let text = self.spot(to).agent.run(&list, None).await?;
         Ok(rules::counters(&text))
     }
 
@@ -149,7 +234,8 @@ impl Firewall {
         for (link, shape) in shapes {
             state.incoming.insert(link.from.clone(), shape);
         }
-        if rules::of(&before) == rules::of(&state.incoming) {
+        // How long a queue keeps packets is not in the rules.
+        if self.queue.is_none() && rules::of(&before) == rules::of(&state.incoming) {
             return Ok(());
         }
         self.refresh(to, &mut state).await
@@ -166,6 +252,10 @@ impl Part for Firewall {
             }
             _ => None,
         }
+    }
+
+    fn stand_ins(&self) -> Vec<String> {
+        self.queue.iter().map(|_| STAND_IN.to_owned()).collect()
     }
 }
 
@@ -184,10 +274,27 @@ impl Network for Firewall {
         for (from, shapes) in senders {
             let mut state = self.states[from].lock().await;
             for (to, shape) in shapes {
-                state.shaping.set(&self.spots[from], to, self.spots[to].address, shape).await?;
+                state.shaping.set(&self.spot(from), to, self.spots[to].address, shape).await?;
             }
         }
         cuts.into_iter().collect()
+    }
+
+    async fn started(&self, i: usize) -> Result<(), String> {
+        let Some(doors) = &self.doors else { return Ok(()) };
+        let mut state = self.states[i].lock().await;
+        let Some(agent) = doors.open(i).await? else { return Ok(()) };
+        make_chain(&agent, &self.chain).await?;
+        if let Some(number) = self.queue {
+            agent.ask::<()>(Request::OpenQueue { number, seed: i as u64 }).await?;
+        }
+        *self.agents[i].write().unwrap_or_else(|e| e.into_inner()) = agent;
+        self.refresh(i, &mut state).await?;
+        let shaped = state.shaping.begin_anew();
+        for (to, shape) in shaped {
+            state.shaping.set(&self.spot(i), to, self.spots[to].address, shape).await?;
+        }
+        Ok(())
     }
 
     async fn stats(&self, link: &Link) -> LinkStats {
@@ -202,13 +309,20 @@ impl Network for Firewall {
             rules::add(&mut stats, more);
         }
         drop(state);
-        stats.limited = self.states[from].lock().await.shaping.limited(&self.spots[from], to).await;
+        if self.queue.is_some() {
+            let source = self.spots[from].address;
+            if let Ok(treated) = self.spot(to).agent.ask::<Treated>(Request::Treated { source }).await {
+                stats.delayed_chunks += treated.delayed;
+                stats.delayed_ns += treated.delayed_ns;
+            }
+        }
+        stats.limited = self.states[from].lock().await.shaping.limited(&self.spot(from), to).await;
         stats
     }
 
     async fn probe(&self, link: &Link, packets: u32) -> Option<Probe> {
         let (from, to) = (self.index(&link.from).ok()?, self.index(&link.to).ok()?);
-        let (sender, receiver) = (&self.spots[from], &self.spots[to]);
+        let (sender, receiver) = (self.spot(from), self.spot(to));
         let port = receiver.agent.hello.get("udp-port")?.as_u64()?;
         let train = self.train.fetch_add(1, Relaxed);
         receiver.agent.ask::<()>(Request::Expect { train }).await.ok()?;
@@ -235,12 +349,35 @@ impl Network for Firewall {
 }
 
 #[derive(Deserialize)]
+struct Treated {
+    delayed: u64,
+    delayed_ns: u64,
+}
+
+#[derive(Deserialize)]
 struct Arrived {
     arrived: u32,
     duplicates: u32,
     overtaken: u32,
     corrupted: u32,
     mean_ns: i64,
+}
+
+/// Makes the run's chain in a network and has it removed in the end.
+async fn make_chain(agent: &Agent, chain: &str) -> Result<(), String> {
+    let run = async |arguments: &[&str]| {
+        let argv: Vec<&str> = ["iptables", "-w"].iter().chain(arguments).copied().collect();
+        agent.run(&argv, None).await
+    };
+    let at_end = async |arguments: &[&str]| {
+        let argv = ["iptables", "-w"].iter().chain(arguments).map(|a| (*a).to_owned()).collect();
+        agent.ask::<()>(Request::AtEnd { argv }).await
+    };
+    run(&["-N", chain]).await?;
+    at_end(&["-X", chain]).await?;
+    at_end(&["-F", chain]).await?;
+    run(&["-I", "INPUT", "1", "-j", chain]).await?;
+    at_end(&["-D", "INPUT", "-j", chain]).await
 }
 
 /// Runs futures at the same time on this task and returns what they returned.

@@ -13,7 +13,7 @@ use super::{
     agents::Agent,
     assembly::{Assembly, Parts},
     children::{Children, Place},
-    firewall::{Firewall, Spot},
+    firewall::{Firewall, Spot, Wanted},
 };
 use crate::{
     adapter::{Node, Peer},
@@ -46,7 +46,8 @@ pub async fn prepare(around: Surroundings) -> Result<Assembly> {
         let agent = Agent::open(&format!("the agent of {name}"), command).await?;
         spots.push(Spot { name: name.clone(), address: address(subnet, i), agent: Arc::new(agent) });
     }
-    let network = Firewall::open(&around.run, spots.clone()).await.map_err(anyhow::Error::msg)?;
+    let network =
+        Firewall::open(&around.run, spots.clone(), Wanted::by(&around)).await.map_err(anyhow::Error::msg)?;
     let disks = around.local_disks().await?;
     let clocks = around.local_clocks().await?;
     let kinds = around.adapter.ports();

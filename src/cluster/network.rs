@@ -10,6 +10,10 @@ use std::collections::BTreeMap;
 pub trait Network: Part {
     /// Sets what links do from now on.
     async fn shape(&self, links: &BTreeMap<Link, LinkShape>) -> Result<(), String>;
+    /// A node was started: its network may be a new one, into which what is in force must be put.
+    async fn started(&self, _i: usize) -> Result<(), String> {
+        Ok(())
+    }
     /// Counters of a link.
     async fn stats(&self, link: &Link) -> LinkStats;
     /// Sends a train of packets over a link, if there is a way to.

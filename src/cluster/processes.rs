@@ -5,11 +5,14 @@ use async_trait::async_trait;
 use nemesis::{Limits, NodeState, Usage};
 use std::process::Command;
 
+/// What is said when there is nothing to start a node with.
+pub const NO_COMMAND: &str = "the adapter has no command";
+
 /// The processes of all nodes of a cluster, by the nodes' indices. Errors are in words.
 #[async_trait]
 pub trait Processes: Part {
-    /// Starts a node that is not running. Returns when its process exists.
-    async fn start(&self, i: usize, command: Command) -> Result<(), String>;
+    /// Starts a node that is not running, with this command if that is ours to say. Returns when its process exists.
+    async fn start(&self, i: usize, command: Option<Command>) -> Result<(), String>;
     /// Sends a node what nobody survives, and returns when that is sent. It need not be running.
     async fn strike(&self, i: usize) -> Result<(), String>;
     /// Waits until a node that was struck is gone.

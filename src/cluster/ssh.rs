@@ -16,7 +16,7 @@ use super::{
     assembly::{Assembly, Parts},
     clocks::Clocks,
     disks::{Disks, Folder},
-    firewall::{Firewall, Spot},
+    firewall::{Firewall, Spot, Wanted},
 };
 use crate::{
     adapter::{Node, Peer},
@@ -39,7 +39,8 @@ pub async fn prepare(mut around: Surroundings) -> Result<Assembly> {
     machine::ssh().map_err(|why| anyhow::anyhow!("`--on ssh` cannot be used here: {why}"))?;
     let logins = logins(&around)?;
     let sockets = owner::folder().join(format!("{}-ssh", around.run));
-    std::fs::create_dir_all(&sockets).with_context(|| format!("cannot make the folder {}", sockets.display()))?;
+    std::fs::create_dir_all(&sockets)
+        .with_context(|| format!("cannot make the folder {}", sockets.display()))?;
     let hosts: Vec<Arc<Host>> = (logins.into_iter().zip(&around.names))
         .map(|(login, name)| Arc::new(Host::new(login, name, &around.run, &sockets, &around.spec)))
         .collect();
@@ -47,7 +48,8 @@ pub async fn prepare(mut around: Surroundings) -> Result<Assembly> {
     for host in &hosts {
         agents.push(Arc::new(host.enter(&around.program).await?));
     }
-    let ground = Ground { hosts: hosts.clone(), agents: agents.clone(), sockets, _record: around.record.take() };
+    let ground =
+        Ground { hosts: hosts.clone(), agents: agents.clone(), sockets, _record: around.record.take() };
     match build(&around, &hosts, &agents).await {
         Ok(parts) => Ok(Assembly::new(Parts { ground: Box::new(ground), ..parts })),
         Err(why) => {
@@ -62,12 +64,21 @@ pub async fn prepare(mut around: Surroundings) -> Result<Assembly> {
 fn logins(around: &Surroundings) -> Result<Vec<Login>> {
     let (hosts, names) = (&around.spec.hosts, &around.names);
     if hosts.len() != names.len() {
-        bail!("`hosts` names {} hosts for {} nodes; it must name one for each node", hosts.len(), names.len());
+        bail!(
+            "`hosts` names {} hosts for {} nodes; it must name one for each node",
+            hosts.len(),
+            names.len()
+        );
     }
     let logins = hosts.iter().map(|h| h.parse()).collect::<Result<Vec<Login>>>()?;
     for (i, login) in logins.iter().enumerate() {
         if let Some(j) = logins[..i].iter().position(|other| other.address == login.address) {
-            bail!("{} and {} are on the same host, {}; each needs one of its own", names[j], names[i], login.address);
+            bail!(
+                "{} and {} are on the same host, {}; each needs one of its own",
+                names[j],
+                names[i],
+                login.address
+            );
         }
     }
     Ok(logins)
@@ -75,9 +86,14 @@ fn logins(around: &Surroundings) -> Result<Vec<Login>> {
 
 async fn build(around: &Surroundings, hosts: &[Arc<Host>], agents: &[Arc<Agent>]) -> Result<Parts> {
     let spots: Vec<Spot> = (around.names.iter().zip(hosts).zip(agents))
-        .map(|((name, host), agent)| Spot { name: name.clone(), address: host.login.address, agent: agent.clone() })
+        .map(|((name, host), agent)| Spot {
+            name: name.clone(),
+            address: host.login.address,
+            agent: agent.clone(),
+        })
         .collect();
-    let firewall = Firewall::open(&around.run, spots).await.map_err(anyhow::Error::msg)?;
+    let firewall =
+        Firewall::open(&around.run, spots, Wanted::by(around)).await.map_err(anyhow::Error::msg)?;
     let disks = disks(around, hosts, agents).await?;
     let clocks = match around.needs.contains(&Capability::Clock) {
         true => Ok(agents.to_vec()),
@@ -112,7 +128,9 @@ async fn build(around: &Surroundings, hosts: &[Arc<Host>], agents: &[Arc<Agent>]
         adapter: around.adapter.clone(),
         members,
         logs: around.names.iter().map(|n| around.store.node_log(n)).collect(),
-        processes: Box::new(RemoteProcesses::new(around.names.iter().zip(hosts).zip(agents).map(remote).collect())),
+        processes: Box::new(RemoteProcesses::new(
+            around.names.iter().zip(hosts).zip(agents).map(remote).collect(),
+        )),
         network: Box::new(firewall),
         clocks: Clocks::new(around.names.len(), clocks),
         disks,

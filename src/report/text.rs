@@ -98,6 +98,9 @@ fn operations(r: &Results) -> String {
             "  the tester itself fell behind: {n} operations began over 10 ms late (at most {max} ms)"
         );
     }
+    for stand_in in &r.record.stand_ins {
+        let _ = writeln!(out, "  stand-in: {stand_in}");
+    }
     if let Some(l) = r.record.links {
         let (asked, measured) = (ms(l.asked_ns), ms(l.measured_ns));
         let _ = writeln!(out, "  links delay {asked} ms one way as asked, {measured} ms as measured");

@@ -66,7 +66,8 @@ impl Nemesis {
         };
         // Only what delays is compared with how it was before; a probe takes a moment, and faults are to begin in time.
         if long_enough(step) && step.fault.fault == FaultKind::Slow {
-            run.probes = self.probe(run).await.into_iter().map(|(l, p)| (l, (p, Probe::default()))).collect();
+            run.probes =
+                self.probe(&run.links).await.into_iter().map(|(l, p)| (l, (p, Probe::default()))).collect();
         }
         run.at_cut = self.stats(&run.links).await;
         let mut active = self.links.lock().await;
@@ -91,8 +92,8 @@ impl Nemesis {
     }
 
     /// Sends trains over a few of the links, all at the same time.
-    async fn probe(&self, run: &Running) -> BTreeMap<Link, Probe> {
-        let links = some(&run.links);
+    pub(super) async fn probe(&self, links: &BTreeSet<Link>) -> BTreeMap<Link, Probe> {
+        let links = some(links);
         let sent = all(links.iter().map(|link| self.cluster.probe(link, PACKETS)).collect()).await;
         links.into_iter().zip(sent).filter_map(|(l, p)| Some((l.clone(), p?))).collect()
     }
@@ -102,7 +103,7 @@ impl Nemesis {
         self.timeline.sleep_until(at.min(until)).await;
         run.before = self.stats(&run.links).await;
         if long_enough(step) {
-            for (link, probe) in self.probe(run).await {
+            for (link, probe) in self.probe(&run.links).await {
                 run.probes.entry(link).or_default().1 = probe;
             }
         }
@@ -127,7 +128,7 @@ impl Nemesis {
         let count = run.links.iter().filter(open).count();
         if count == 0 {
             // Perhaps nobody has anything to send, or everybody waits out a back-off.
-            let passed = self.probe(run).await.values().filter(|p| p.arrived > 0).count();
+            let passed = self.probe(&run.links).await.values().filter(|p| p.arrived > 0).count();
             if passed == 0 {
                 return Err("no bytes pass the links".to_owned());
             }

@@ -40,7 +40,6 @@ fn written(records: &[Record]) -> (TempDir, Vec<u64>) {
         log.write(std::slice::from_ref(record)).unwrap();
         ends.push(log.end);
     }
-    log.sync().unwrap();
     (dir, ends)
 }
 
@@ -84,6 +83,41 @@ fn damage_before_an_intact_frame_is_refused_and_the_file_is_left_alone() {
     );
     assert!(error.to_string().contains("do NOT delete"), "{error}");
     assert_eq!(std::fs::read(wal(&dir)).unwrap(), bytes);
+}
+
+#[test]
+fn damage_to_what_was_synced_is_never_taken_for_a_torn_write() {
+    let damage: [(&str, fn(&mut Vec<u8>)); 3] = [
+        ("the last frame", |bytes| *bytes.last_mut().unwrap() ^= 0x10),
+        ("cut within a frame", |bytes| bytes.truncate(bytes.len() - 3)),
+        ("cut between frames", |bytes| bytes.truncate(bytes.len() - frame::encode(0, &[vote(5)]).len())),
+    ];
+    for (what, damage) in damage {
+        let (dir, ends) = written(&(1..=5).map(vote).collect::<Vec<_>>());
+        let (mut log, _) = Log::open(dir.path(), &identity()).unwrap();
+        log.sync().unwrap();
+        drop(log);
+        let mut bytes = std::fs::read(wal(&dir)).unwrap();
+        damage(&mut bytes);
+        std::fs::write(wal(&dir), &bytes).unwrap();
+        let error = Log::open(dir.path(), &identity()).unwrap_err();
+        assert!(matches!(error, WalError::Cut { synced, .. } if synced == ends[5]), "{what}: {error}");
+        assert_eq!(std::fs::read(wal(&dir)).unwrap(), bytes, "{what}: the file was touched");
+    }
+}
+
+#[test]
+fn a_note_of_what_was_synced_that_is_unreadable_is_damage_and_a_missing_one_is_an_old_log() {
+    let (dir, _) = written(&records(5));
+    let note = dir.path().join("synced");
+    let mut bytes = std::fs::read(&note).unwrap();
+    bytes[3] ^= 1;
+    for damaged in [bytes, vec![], vec![0; 11], vec![0; 20]] {
+        std::fs::write(&note, damaged).unwrap();
+        assert!(matches!(Log::open(dir.path(), &identity()), Err(WalError::Foreign { .. })));
+    }
+    std::fs::remove_file(&note).unwrap();
+    assert!(Log::open(dir.path(), &identity()).is_ok());
 }
 
 #[test]

@@ -1,7 +1,10 @@
 //! The nodes' containers: started, killed, paused, stopped and limited through the engine.
 
 use super::engine::docker;
-use crate::cluster::{Part, processes::Processes};
+use crate::cluster::{
+    Part,
+    processes::{NO_COMMAND, Processes},
+};
 use async_trait::async_trait;
 use nemesis::{Capability, Limits, NodeName, NodeState, Usage};
 use std::{
@@ -46,6 +49,8 @@ struct Seen {
     /// It was started, and nobody has ended it since.
     should_run: AtomicBool,
     excused: AtomicBool,
+    cpu_limited: AtomicBool,
+    memory_limited: AtomicBool,
 }
 
 /// What the engine says of a container.
@@ -164,9 +169,10 @@ impl Part for Containers {
 
 #[async_trait]
 impl Processes for Containers {
-    async fn start(&self, i: usize, command: Command) -> Result<(), String> {
+    async fn start(&self, i: usize, command: Option<Command>) -> Result<(), String> {
         let c = &self.all[i];
         if let (Some(create), false) = (&c.create, self.states[i].made.load(Relaxed)) {
+            let command = command.ok_or(NO_COMMAND)?;
             let mut arguments: Vec<String> =
                 ["create", "--name", &c.container].iter().map(|a| (*a).to_owned()).collect();
             for (name, value) in command.get_envs() {
@@ -260,12 +266,29 @@ impl Processes for Containers {
     }
 
     async fn limit(&self, i: usize, limits: Limits) -> Result<(), String> {
-        let quota = if limits.cpus > 0.0 { (limits.cpus * 100_000.0) as i64 } else { -1 };
-        let quota = quota.to_string();
-        let memory = if limits.memory_mb > 0 { format!("{}m", limits.memory_mb) } else { "-1".to_owned() };
-        let container = &self.all[i].container;
-        docker(&["update", "--cpu-period", "100000", "--cpu-quota", &quota, container]).await?;
-        docker(&["update", "--memory", &memory, "--memory-swap", &memory, container]).await?;
+        let (seen, container) = (&self.states[i], &self.all[i].container);
+        if !seen.made.load(Relaxed) {
+            return Ok(());
+        }
+        if limits.cpus > 0.0 || seen.cpu_limited.load(Relaxed) {
+            let quota = if limits.cpus > 0.0 { (limits.cpus * 100_000.0) as i64 } else { -1 };
+            docker(&["update", "--cpu-period", "100000", "--cpu-quota", &quota.to_string(), container])
+                .await?;
+            seen.cpu_limited.store(limits.cpus > 0.0, Relaxed);
+        }
+        if limits.memory_mb > 0 || seen.memory_limited.load(Relaxed) {
+            // The engine knows no way to lift a limit; as much as there is does the same.
+            let (memory, swap) = match limits.memory_mb {
+                0 => (docker(&["info", "--format", "{{.MemTotal}}"]).await?, "-1".to_owned()),
+                mb => (format!("{mb}m"), format!("{mb}m")),
+            };
+            if limits.memory_mb == 0 {
+                // Both at once the kernel takes in the wrong order.
+                docker(&["update", "--memory-swap", "-1", container]).await?;
+            }
+            docker(&["update", "--memory", &memory, "--memory-swap", &swap, container]).await?;
+            seen.memory_limited.store(limits.memory_mb > 0, Relaxed);
+        }
         Ok(())
     }
 

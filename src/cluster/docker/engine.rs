@@ -14,7 +14,8 @@ pub async fn docker<S: AsRef<str>>(arguments: &[S]) -> Result<String, String> {
     let out = command.output().await.map_err(|e| format!("cannot run `{shown}`: {e}"))?;
     if !out.status.success() {
         let said = String::from_utf8_lossy(&out.stderr);
-        return Err(format!("`{shown}` failed: {}", said.trim()));
+        // What follows the first line is how to use it.
+        return Err(format!("`{shown}` failed: {}", said.trim().lines().next().unwrap_or_default()));
     }
     Ok(String::from_utf8_lossy(&out.stdout).trim_end().to_owned())
 }

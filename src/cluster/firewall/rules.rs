@@ -7,20 +7,30 @@ use std::{collections::BTreeMap, fmt::Write, net::Ipv4Addr};
 pub struct Rules {
     chain: String,
     peers: Vec<(NodeName, Ipv4Addr, LinkShape)>,
+    queue: Option<u16>,
+}
+
+/// Whether netem, or what stands in for it, has to do something.
+pub fn treated(shape: &LinkShape) -> bool {
+    shape.delay.ns() > 0
+        || shape.jitter.ns() > 0
+        || shape.duplicate > 0.0
+        || shape.reorder > 0.0
+        || shape.corrupt > 0.0
 }
 
 /// The part of a shape that is done by rules.
-pub fn of(incoming: &BTreeMap<NodeName, LinkShape>) -> Vec<(NodeName, Cut, u64, u64)> {
+pub fn of(incoming: &BTreeMap<NodeName, LinkShape>) -> Vec<(NodeName, Cut, u64, u64, bool)> {
     let part = |(name, s): (&NodeName, &LinkShape)| {
-        (name.clone(), s.cut, s.loss.to_bits(), s.reset_probability.to_bits())
+        (name.clone(), s.cut, s.loss.to_bits(), s.reset_probability.to_bits(), treated(s))
     };
-    incoming.iter().map(part).filter(|p| p.1 != Cut::Open || p.2 != 0 || p.3 != 0).collect()
+    incoming.iter().map(part).filter(|p| p.1 != Cut::Open || p.2 != 0 || p.3 != 0 || p.4).collect()
 }
 
 impl Rules {
     /// The rules for these peers.
-    pub fn new(chain: &str, peers: Vec<(NodeName, Ipv4Addr, LinkShape)>) -> Self {
-        Rules { chain: chain.to_owned(), peers }
+    pub fn new(chain: &str, peers: Vec<(NodeName, Ipv4Addr, LinkShape)>, queue: Option<u16>) -> Self {
+        Rules { chain: chain.to_owned(), peers, queue }
     }
 
     /// As `iptables-restore --noflush` takes it: the chain is replaced at once, everything else stays.
@@ -33,7 +43,7 @@ impl Rules {
                     out,
                     "-A {} -s {address}/32{rest} -m comment --comment \"{name} {what}\"{}",
                     self.chain,
-                    jump(what)
+                    jump(what, self.queue)
                 );
             };
             match shape.cut {
@@ -53,6 +63,9 @@ impl Rules {
                         rule("reset", &format!(" -p tcp -m statistic --mode random --probability {p:.6}"));
                     }
                     rule("delivered", "");
+                    if treated(shape) && self.queue.is_some() {
+                        rule("queued", "");
+                    }
                 }
             }
         }
@@ -61,12 +74,14 @@ impl Rules {
     }
 }
 
-fn jump(what: &str) -> &'static str {
-    match what {
-        "held" | "lost" => " -j DROP",
-        "reset" => " -j REJECT --reject-with tcp-reset",
-        "answers" => " -j ACCEPT",
-        _ => "",
+fn jump(what: &str, queue: Option<u16>) -> String {
+    match (what, queue) {
+        ("held" | "lost", _) => " -j DROP".to_owned(),
+        ("reset", _) => " -j REJECT --reject-with tcp-reset".to_owned(),
+        ("answers", _) => " -j ACCEPT".to_owned(),
+        // If its reader dies, packets pass.
+        ("queued", Some(number)) => format!(" -j NFQUEUE --queue-num {number} --queue-bypass"),
+        _ => String::new(),
     }
 }
 
@@ -119,11 +134,12 @@ mod tests {
             ("n3", shape(|s| s.cut = Cut::Hold)),
             ("n4", shape(|s| s.cut = Cut::Reset)),
             ("n5", shape(|s| (s.loss, s.reset_probability) = (0.2, 0.01))),
+            ("n6", shape(|s| s.duplicate = 0.1)),
         ];
         let address = |i: usize| Ipv4Addr::new(10, 213, 7, 11 + i as u8);
         let peers =
             peers.iter().enumerate().map(|(i, (n, s))| (NodeName::from(*n), address(i), *s)).collect();
-        insta::assert_snapshot!(Rules::new("TRIB-t1", peers).text());
+        insta::assert_snapshot!(Rules::new("TRIB-t1", peers, Some(4711)).text());
     }
 
     #[test]

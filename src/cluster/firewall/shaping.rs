@@ -20,6 +20,7 @@ const KEPT: u32 = 100_000;
 #[derive(Debug, Default)]
 pub struct Shaping {
     device: String,
+    netem: bool,
     shaped: BTreeMap<usize, LinkShape>,
     /// Whether the root is ours at the moment.
     rooted: bool,
@@ -27,8 +28,11 @@ pub struct Shaping {
     limited: BTreeMap<usize, u64>,
 }
 
-/// The part of a shape that is done by tc.
-fn part(shape: LinkShape) -> LinkShape {
+/// The part of a shape that is done by tc: all that it can do, or, where there is no netem, the bandwidth.
+fn part(shape: LinkShape, netem: bool) -> LinkShape {
+    if !netem {
+        return LinkShape { bytes_per_second: shape.bytes_per_second, ..LinkShape::default() };
+    }
     LinkShape {
         delay: shape.delay,
         jitter: shape.jitter,
@@ -47,7 +51,7 @@ impl Shaping {
         let route = spot.agent.run(&["ip", "-o", "route", "get", &peer.address.to_string()], None).await?;
         let device = route.split(" dev ").nth(1).and_then(|rest| rest.split_whitespace().next());
         let device = device.ok_or_else(|| format!("{} has no route to {}: {route}", spot.name, peer.name))?;
-        Ok(Shaping { device: device.to_owned(), ..Shaping::default() })
+        Ok(Shaping { device: device.to_owned(), netem: true, ..Shaping::default() })
     }
 
     /// Which of the kernel's schedulers are there, tried on the node's own loopback device, which nobody shapes.
@@ -66,7 +70,7 @@ impl Shaping {
         address: Ipv4Addr,
         shape: LinkShape,
     ) -> Result<(), String> {
-        let wanted = part(shape);
+        let wanted = part(shape, self.netem);
         let now = self.shaped.get(&peer).copied().unwrap_or_default();
         if wanted == now {
             return Ok(());
@@ -94,6 +98,17 @@ impl Shaping {
         }
         spot.agent.run(&["tc", "-batch", "-"], Some(batch.join("\n") + "\n")).await?;
         Ok(())
+    }
+
+    /// Leaves to a stand-in what netem would do.
+    pub fn without_netem(&mut self) {
+        self.netem = false;
+    }
+
+    /// Forgets what was set, because the network is a new one, and returns it to be set again.
+    pub fn begin_anew(&mut self) -> BTreeMap<usize, LinkShape> {
+        self.rooted = false;
+        std::mem::take(&mut self.shaped)
     }
 
     /// A root that somebody has configured is not replaced: it could not be put back as it was.

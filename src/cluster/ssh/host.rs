@@ -35,7 +35,8 @@ impl FromStr for Login {
         if name.is_empty() || destination.starts_with('-') {
             bail!("`{s}` names no host; write user@host:port");
         }
-        let all = (name, port).to_socket_addrs().with_context(|| format!("cannot resolve the host of `{s}`"))?;
+        let all =
+            (name, port).to_socket_addrs().with_context(|| format!("cannot resolve the host of `{s}`"))?;
         let mut v4 = all.filter_map(|a| if let IpAddr::V4(v4) = a.ip() { Some(v4) } else { None });
         let address = v4.next().with_context(|| format!("the host of `{s}` has no IPv4 address"))?;
         Ok(Login { destination: destination.to_owned(), port, address })
@@ -92,7 +93,8 @@ impl Host {
     pub async fn upload(&self, program: &Path) -> Result<PathBuf> {
         let name = program.file_name().with_context(|| format!("{} is no file", program.display()))?;
         let there = self.folder.join(name);
-        let file = std::fs::File::open(program).with_context(|| format!("cannot read {}", program.display()))?;
+        let file =
+            std::fs::File::open(program).with_context(|| format!("cannot read {}", program.display()))?;
         let (folder, path) = (quoted(&self.folder), quoted(&there));
         let script = format!("umask 077 && mkdir -p {folder} && cat > {path} && chmod 700 {path}");
         let mut command = tokio::process::Command::from(self.ssh(&script));

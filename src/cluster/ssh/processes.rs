@@ -3,7 +3,11 @@
 use super::host::Host;
 use crate::{
     agent::Request,
-    cluster::{Part, agents::Agent, processes::Processes},
+    cluster::{
+        Part,
+        agents::Agent,
+        processes::{NO_COMMAND, Processes},
+    },
 };
 use async_trait::async_trait;
 use nemesis::{NodeName, NodeState};
@@ -131,7 +135,8 @@ impl Part for RemoteProcesses {
 
 #[async_trait]
 impl Processes for RemoteProcesses {
-    async fn start(&self, i: usize, command: Command) -> Result<(), String> {
+    async fn start(&self, i: usize, command: Option<Command>) -> Result<(), String> {
+        let command = command.ok_or(NO_COMMAND)?;
         let program = self.program(i, &command.get_program().to_string_lossy()).await?;
         let arguments = command.get_args().map(|a| a.to_string_lossy().into_owned());
         let argv = std::iter::once(program).chain(arguments).collect();

@@ -1,0 +1,294 @@
+//! A stranger's compose project on trial: its services are the nodes, and a side container joins the network of each.
+//!
+//! ```text
+//! compose up (project tribunal-<run>, labels added) ─ container of service kv1 ◀─joined by─ tribunal-<run>-n1-net
+//! ```
+//! A container that starts again has a new network namespace: the old side container is left with a dead one, so a new one
+//! is made and the faults in force are put back, a moment after the start. The data of the services is their own: faults
+//! of the disk are refused.
+
+use super::{
+    Ground, OWNER, RUN, clocks,
+    containers::{Container, Containers},
+    engine::docker,
+    enter, hold,
+};
+use crate::{
+    adapter::{Node, Peer},
+    cluster::{
+        Surroundings,
+        agents::Agent,
+        assembly::{Assembly, Parts},
+        disks::{Disks, Folder},
+        firewall::{Doors, Firewall, Spot, Wanted},
+    },
+    owner::Owner,
+};
+use anyhow::{Context, Result, bail};
+use async_trait::async_trait;
+use nemesis::NodeName;
+use serde_yaml::{Mapping, Value};
+use std::{
+    collections::BTreeMap,
+    net::{Ipv4Addr, SocketAddr},
+    path::{Path, PathBuf},
+    process::Stdio,
+    sync::Arc,
+};
+use tokio::sync::Mutex;
+
+/// Starts the project and joins its services.
+pub(super) async fn build(around: &Arc<Surroundings>, ground: &Arc<Ground>, side: &str) -> Result<Assembly> {
+    let Some(file) = &around.spec.compose else { bail!("no compose file was given") };
+    let project = format!("tribunal-{}", around.run);
+    let override_file = around.store.file("compose-labels.yaml");
+    let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
+    std::fs::write(
+        &override_file,
+        labels_for(&text, &around.run).with_context(|| file.display().to_string())?,
+    )?;
+    let compose = Compose { project, files: [file.clone(), override_file] };
+    compose.run(&["up", "-d"]).await?;
+    let ids = compose.containers(&around.spec.services, around.names.len()).await?;
+    let mut addresses = Vec::new();
+    for (id, name) in ids.iter().zip(&around.names) {
+        addresses.push(address_of(id).await.with_context(|| format!("{name} is in no network"))?);
+    }
+    let doors = Side {
+        around: around.clone(),
+        ground: ground.clone(),
+        image: side.to_owned(),
+        ids: ids.clone(),
+        seen: Mutex::default(),
+    };
+    let mut spots = Vec::new();
+    for (i, name) in around.names.iter().enumerate() {
+        let agent = doors.open(i).await.map_err(anyhow::Error::msg)?.context("a service does not run")?;
+        spots.push(Spot { name: name.clone(), address: addresses[i], agent });
+    }
+    let container = |(i, name): (usize, &NodeName)| Container {
+        name: name.clone(),
+        container: ids[i].clone(),
+        create: None,
+        log: around.store.node_log(name),
+        agent: spots[i].agent.clone(),
+    };
+    let containers = around.names.iter().enumerate().map(container).collect();
+    let firewall =
+        Firewall::open(&around.run, spots, Wanted::by(around)).await.map_err(anyhow::Error::msg)?;
+    let members = members(around, &addresses)?;
+    let folder = |_: &NodeName| Folder { backing: PathBuf::new(), mount: None, agent: None };
+    let why =
+        "the data of a compose project is its own; put the image on trial with `cluster: {image: …}` instead";
+    Ok(Assembly::new(Parts {
+        adapter: around.adapter.clone(),
+        members,
+        logs: around.names.iter().map(|n| around.store.node_log(n)).collect(),
+        processes: Box::new(Containers::running(containers)),
+        network: Box::new(firewall.with_doors(Box::new(doors))),
+        disks: Disks::new(around.names.iter().map(folder).collect(), Some(why.to_owned())),
+        clocks: clocks(around, ground, side).await?,
+        ground: Box::new(ground.clone()),
+    }))
+}
+
+fn members(around: &Surroundings, addresses: &[Ipv4Addr]) -> Result<Vec<Node>> {
+    let kinds = around.adapter.ports();
+    let Some(&peer_port) = kinds.first() else {
+        bail!(
+            "the adapter `{}` names no ports, so it cannot be told where the nodes are",
+            around.adapter.name()
+        );
+    };
+    let ports = |i: usize| -> BTreeMap<&'static str, SocketAddr> {
+        let numbers = around.spec.base_port.unwrap_or(super::FIRST_PORT)..;
+        let given = |kind: &str, port| around.spec.ports.get(kind).copied().unwrap_or(port);
+        numbers.zip(kinds).map(|(port, kind)| (*kind, (addresses[i], given(kind, port)).into())).collect()
+    };
+    let member = |(i, name): (usize, &NodeName)| Node {
+        name: name.clone(),
+        id: i as u32 + 1,
+        ports: ports(i),
+        peers: (around.names.iter().enumerate())
+            .filter(|(j, _)| *j != i)
+            .map(|(j, peer)| Peer { name: peer.clone(), id: j as u32 + 1, address: ports(j)[peer_port] })
+            .collect(),
+        data: PathBuf::new(),
+    };
+    Ok(around.names.iter().enumerate().map(member).collect())
+}
+
+async fn address_of(id: &str) -> Result<Ipv4Addr> {
+    const FORMAT: &str = "{{range .NetworkSettings.Networks}}{{.IPAddress}} {{end}}";
+    let text = docker(&["inspect", "--format", FORMAT, id]).await.map_err(anyhow::Error::msg)?;
+    let first = text.split_whitespace().next().context("it has no address")?;
+    first.parse().with_context(|| format!("`{first}` is no IPv4 address"))
+}
+
+/// Makes side containers.
+struct Side {
+    around: Arc<Surroundings>,
+    ground: Arc<Ground>,
+    image: String,
+    ids: Vec<String>,
+    /// The process and the address of each service when its side container was made.
+    seen: Mutex<BTreeMap<usize, (String, Ipv4Addr)>>,
+}
+
+#[async_trait]
+impl Doors for Side {
+    async fn open(&self, i: usize) -> Result<Option<Arc<Agent>>, String> {
+        let (id, name) = (&self.ids[i], &self.around.names[i]);
+        let pid = docker(&["inspect", "--format", "{{.State.Pid}}", id]).await?;
+        let words = |e: anyhow::Error| format!("{e:#}");
+        let mut seen = self.seen.lock().await;
+        let before = seen.get(&i).cloned();
+        if pid == "0" || before.as_ref().is_some_and(|(known, _)| *known == pid) {
+            return Ok(None);
+        }
+        let address = address_of(id).await.map_err(words)?;
+        if let Some((_, was)) = before.as_ref().filter(|(_, was)| *was != address) {
+            return Err(format!(
+                "it came back with the address {address} instead of {was}; give the services fixed addresses \
+                 (`ipv4_address` in the compose file)"
+            ));
+        }
+        let side = format!("tribunal-{}-{name}-net", self.around.run);
+        if before.is_some() {
+            docker(&["rm", "--force", &side]).await?;
+        }
+        hold(&self.around, &self.image, &side, &["--network", &format!("container:{id}")])
+            .await
+            .map_err(words)?;
+        let agent = enter(&self.around, name, &side).await.map_err(words)?;
+        seen.insert(i, (pid, address));
+        Ok(Some(self.ground.keep(agent)))
+    }
+}
+
+/// The compose command with its project.
+struct Compose {
+    project: String,
+    files: [PathBuf; 2],
+}
+
+impl Compose {
+    async fn run(&self, arguments: &[&str]) -> Result<String> {
+        let [program, first @ ..] = &command().await?[..] else { bail!("no compose command") };
+        let mut command = tokio::process::Command::new(program);
+        command.args(first).args(["--project-name", &self.project]);
+        for file in &self.files {
+            command.arg("--file").arg(file);
+        }
+        command.args(arguments).stdin(Stdio::null()).process_group(0).kill_on_drop(true);
+        let out = command.output().await.with_context(|| format!("cannot run `{program}`"))?;
+        if !out.status.success() {
+            let said = String::from_utf8_lossy(&out.stderr);
+            bail!(
+                "`{program} {}` of {} failed: {}",
+                arguments.join(" "),
+                self.files[0].display(),
+                said.trim()
+            );
+        }
+        Ok(String::from_utf8_lossy(&out.stdout).into_owned())
+    }
+
+    /// The containers of the services, in their order; those of a scaled service by their numbers.
+    async fn containers(&self, services: &[String], wanted: usize) -> Result<Vec<String>> {
+        const NUMBER: &str = "{{index .Config.Labels \"com.docker.compose.container-number\"}}";
+        let mut all = Vec::new();
+        for service in services {
+            let listed = self.run(&["ps", "-q", service]).await?;
+            let mut numbered = Vec::new();
+            for id in listed.split_whitespace() {
+                let number =
+                    docker(&["inspect", "--format", NUMBER, id]).await.map_err(anyhow::Error::msg)?;
+                numbered.push((number.parse::<u32>().unwrap_or(0), id.to_owned()));
+            }
+            numbered.sort();
+            all.extend(numbered.into_iter().map(|(_, id)| id));
+        }
+        if all.len() != wanted {
+            bail!(
+                "the services {} have {} containers, but the test is for {wanted} nodes: name other services, scale \
+                 them, or set `nodes`",
+                services.join(", "),
+                all.len()
+            );
+        }
+        Ok(all)
+    }
+}
+
+/// `docker compose`, or `docker-compose` where that is older.
+async fn command() -> Result<Vec<String>> {
+    if docker(&["compose", "version"]).await.is_ok() {
+        return Ok(vec!["docker".to_owned(), "compose".to_owned()]);
+    }
+    match crate::machine::program("docker-compose") {
+        Some(path) => Ok(vec![path.to_string_lossy().into_owned()]),
+        None => {
+            bail!("neither `docker compose` nor `docker-compose` is there (Debian's package docker-compose)")
+        }
+    }
+}
+
+/// A compose file that adds our labels to everything that another one makes.
+fn labels_for(text: &str, run: &str) -> Result<String> {
+    let project: Value = serde_yaml::from_str(text).context("it is no YAML")?;
+    let mut labels = Mapping::new();
+    labels.insert(RUN.into(), run.into());
+    labels.insert(OWNER.into(), Owner::this().to_string().into());
+    let labelled = || {
+        let mut one = Mapping::new();
+        one.insert("labels".into(), Value::Mapping(labels.clone()));
+        Value::Mapping(one)
+    };
+    let mut out = Mapping::new();
+    // Older programs want the same version everywhere.
+    if let Some(version) = project.get("version") {
+        out.insert("version".into(), version.clone());
+    }
+    for section in ["services", "networks", "volumes"] {
+        let mut all = Mapping::new();
+        if let Some(Value::Mapping(given)) = project.get(section) {
+            let ours = given.iter().filter(|(_, v)| v.get("external").is_none());
+            all.extend(ours.map(|(name, _)| (name.clone(), labelled())));
+        }
+        if section == "networks" && all.is_empty() && project.get("networks").is_none() {
+            all.insert("default".into(), labelled());
+        }
+        if !all.is_empty() {
+            out.insert(section.into(), Value::Mapping(all));
+        }
+    }
+    if !out.contains_key("services") {
+        bail!("it has no services");
+    }
+    Ok(serde_yaml::to_string(&Value::Mapping(out))?)
+}
+
+/// What is wrong with the part of a test file that is about compose, if anything.
+pub fn mistake(compose: Option<&Path>, services: &[String]) -> Option<String> {
+    match (compose, services.is_empty()) {
+        (Some(_), true) => Some("`compose` needs `services`: which of them are the nodes".to_owned()),
+        (None, false) => Some("`services` are those of a `compose` file".to_owned()),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn everything_that_a_project_makes_is_labelled() {
+        let text = "version: '3.4'\nservices: {a: {image: x}, b: {image: y}}\nnetworks: {net: {}, old: {external: true}}\n\
+            volumes: {data: null}\n";
+        let labels = labels_for(text, "t0123abcd").unwrap().replace(&Owner::this().to_string(), "[owner]");
+        insta::assert_snapshot!(labels);
+        assert!(labels_for("services: {a: {image: x}}", "t1").unwrap().contains("default"));
+        assert!(labels_for("networks: {}", "t1").unwrap_err().to_string().contains("no services"));
+    }
+}
