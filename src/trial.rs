@@ -142,17 +142,20 @@ async fn carry_out(
     started: String,
     options: &Options,
 ) -> Result<Results> {
+    let progress = Progress::new(options.quiet, &store.file("tribunal.log"));
     let defendant: Arc<dyn Defendant> = if adapter.ports().is_empty() {
         Arc::new(External::new(adapter.clone(), plan.nodes.clone()))
     } else {
         let spec = plan.scenario.cluster.clone();
-        let on = spec.on;
+        let (on, run) = (spec.on, fresh_run());
+        // Whatever is made from here on carries this name.
+        progress.phase(&format!("preparing run {run} on {on}"));
         let around = Surroundings::new(
             adapter.clone(),
             plan.nodes.clone(),
             store.clone(),
             plan.seed,
-            fresh_run(),
+            run,
             spec,
             plan.faults.needs(),
             options.program.clone(),
@@ -164,7 +167,6 @@ async fn carry_out(
             On::Ssh => ssh::prepare(around).await?,
         })
     };
-    let progress = Progress::new(options.quiet, &store.file("tribunal.log"));
     let trial = Trial {
         plan,
         adapter,

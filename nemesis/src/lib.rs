@@ -61,6 +61,7 @@ pub const PLANS: &[(&str, &str)] = &[
     ("clock", include_str!("../clock.yaml")),
     ("disk", include_str!("../disk.yaml")),
     ("limits", include_str!("../limits.yaml")),
+    ("memory", include_str!("../memory.yaml")),
     ("bit-rot", include_str!("../bit-rot.yaml")),
     ("cut-off", include_str!("../cut-off.yaml")),
     ("skewed-split", include_str!("../skewed-split.yaml")),

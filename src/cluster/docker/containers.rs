@@ -279,14 +279,20 @@ impl Processes for Containers {
         if limits.memory_mb > 0 || seen.memory_limited.load(Relaxed) {
             // The engine knows no way to lift a limit; as much as there is does the same.
             let (memory, swap) = match limits.memory_mb {
-                0 => (docker(&["info", "--format", "{{.MemTotal}}"]).await?, "-1".to_owned()),
+                0 => {
+                    let all = docker(&["info", "--format", "{{.MemTotal}}"]).await?;
+                    let twice = all.parse::<u64>().map(|n| n * 2).unwrap_or(u64::MAX / 2);
+                    (all, twice.to_string())
+                }
                 mb => (format!("{mb}m"), format!("{mb}m")),
             };
-            if limits.memory_mb == 0 {
-                // Both at once the kernel takes in the wrong order.
-                docker(&["update", "--memory-swap", "-1", container]).await?;
+            let set = docker(&["update", "--memory", &memory, "--memory-swap", &swap, container]).await;
+            if let Err(why) = set {
+                // The engine sets no limit below what is in use: then it is the next mebibyte above that.
+                let used = used_bytes(&why).filter(|_| limits.memory_mb > 0).ok_or(why)?;
+                let memory = format!("{}m", (used >> 20) + 1);
+                docker(&["update", "--memory", &memory, "--memory-swap", &memory, container]).await?;
             }
-            docker(&["update", "--memory", &memory, "--memory-swap", &swap, container]).await?;
             seen.memory_limited.store(limits.memory_mb > 0, Relaxed);
         }
         Ok(())
@@ -313,6 +319,12 @@ impl Processes for Containers {
     }
 }
 
+/// What the engine says is in use when it refuses a limit for that reason.
+fn used_bytes(said: &str) -> Option<u64> {
+    let rest = said.split("current usage: ").nth(1)?;
+    rest.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
+}
+
 fn field(text: &str, name: &str) -> u64 {
     let line = text.lines().find_map(|l| l.strip_prefix(name).filter(|rest| rest.starts_with(' ')));
     line.and_then(|rest| rest.trim().parse().ok()).unwrap_or(0)
@@ -320,7 +332,14 @@ fn field(text: &str, name: &str) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use super::field;
+    use super::{field, used_bytes};
+
+    #[test]
+    fn a_refusal_says_how_much_is_in_use() {
+        let said = "unable to set memory limit to 6291456 (current usage: 6414336, peak usage: 16224256)";
+        assert_eq!(used_bytes(said), Some(6_414_336));
+        assert_eq!(used_bytes("no such container"), None);
+    }
 
     #[test]
     fn a_field_is_found_by_its_whole_name() {

@@ -1,0 +1,135 @@
+//! A controller that is killed in the middle of its faults: the next run works, and `tribunal clean` leaves nothing.
+
+mod common;
+
+use common::{can, eventually, run, run_folder, tribunal};
+use std::{
+    path::Path,
+    process::{Command, Stdio},
+    time::Duration,
+};
+use tribunal::machine;
+
+const LIMIT: Duration = Duration::from_secs(90);
+
+/// Everything at once that leaves something behind: rules, qdiscs, mounts, a wrong clock.
+const PLAN: &str = "{doc: x, steps: [\
+    {at: 1s, for: 100s, do: {fault: partition, shape: isolate-leader}}, \
+    {at: 1s, for: 100s, do: {fault: slow, target: all, link: {bytes-per-second: 1000000}}}, \
+    {at: 1s, for: 100s, do: {fault: clock-bump, target: one, clock: {ahead: 9s}}}, \
+    {at: 2s, for: 100s, do: {fault: slow-disk, target: one, disk: {sync-delay: 5ms}}}]}";
+
+fn lines(program: &str, args: &[&str]) -> Vec<String> {
+    let Ok(out) = Command::new(program).args(args).output() else { return vec![] };
+    String::from_utf8_lossy(&out.stdout).lines().map(str::to_owned).collect()
+}
+
+/// All that a run may have left anywhere on this machine.
+fn left_by(run: &str) -> Vec<String> {
+    let label = format!("label=tribunal.run={run}");
+    let mut left = Vec::new();
+    let mut add =
+        |what: &str, found: Vec<String>| left.extend(found.into_iter().map(|f| format!("{what}: {f}")));
+    let of_run = |all: Vec<String>| -> Vec<String> { all.into_iter().filter(|l| l.contains(run)).collect() };
+    if machine::docker().is_ok() {
+        add("container", lines("docker", &["ps", "-aq", "--filter", &label]));
+        add("network", lines("docker", &["network", "ls", "-q", "--filter", &label]));
+        add("volume", lines("docker", &["volume", "ls", "-q", "--filter", &label]));
+    }
+    add("namespace", of_run(lines("ip", &["netns", "list"])));
+    add("interface", lines("ip", &["-o", "link"]).into_iter().filter(|l| l.contains(": trib")).collect());
+    add("rule", lines("iptables", &["-S"]).into_iter().filter(|l| l.contains("TRIB")).collect());
+    add("qdisc", lines("tc", &["qdisc"]).into_iter().filter(|l| l.contains("htb")).collect());
+    add("mount", of_run(lines("cat", &["/proc/self/mountinfo"])));
+    add("record", of_run(lines("ls", &["/run/tribunal"])));
+    let processes = std::fs::read_dir("/proc").unwrap().flatten().filter(|p| {
+        let read = |file: &str| std::fs::read(p.path().join(file)).unwrap_or_default();
+        let text = [read("cmdline"), read("environ")].concat();
+        p.file_name().to_string_lossy().parse::<u32>().is_ok() && String::from_utf8_lossy(&text).contains(run)
+    });
+    add("process", processes.map(|p| p.file_name().to_string_lossy().into_owned()).collect());
+    left
+}
+
+/// Starts a run, waits until all of its faults are in force, and kills its controller; with `agents`, them too. Returns
+/// the run's name.
+fn killed_in_the_middle(folder: &Path, on: &str, agents: bool) -> String {
+    std::fs::write(folder.join("plan.yaml"), PLAN).unwrap();
+    let mut command = tribunal(folder);
+    command.args(["run", "register", "--on", on, "--nemesis", "./plan.yaml", "--time-limit", "120s"]);
+    let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let log = || {
+        let log = run_folder(folder, "register").map(|f| f.join("tribunal.log"));
+        log.and_then(|l| std::fs::read_to_string(l).ok()).unwrap_or_default()
+    };
+    eventually("all faults are in force", LIMIT, || {
+        assert!(child.try_wait().unwrap().is_none(), "the run ended by itself:\n{}", log());
+        log().matches(" started ").count() >= 4
+    });
+    let text = log();
+    let name = text.split("preparing run ").nth(1).and_then(|t| t.split(' ').next()).unwrap().to_owned();
+    assert!(!left_by(&name).is_empty(), "what shall be found must be there before");
+    if agents {
+        // At the same moment: they must not have the time to undo anything.
+        for agent in lines("pgrep", &["-f", &format!("agent --run {name}")]) {
+            let _ = Command::new("kill").args(["-9", &agent]).status();
+        }
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    name
+}
+
+fn leaves_nothing(on: &str) {
+    for agents in [false, true] {
+        let folder = tempfile::tempdir().unwrap();
+        let name = killed_in_the_middle(folder.path(), on, agents);
+        let (code, stdout, stderr) = run(tribunal(folder.path()).arg("clean"));
+        assert_eq!(code, 0, "{stdout}\n{stderr}");
+        assert_eq!(left_by(&name), Vec::<String>::new(), "after\n{stdout}\n{stderr}");
+        println!("{on}, agents killed {agents}: {} things removed", stdout.matches("removed").count());
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let name = killed_in_the_middle(folder.path(), on, false);
+    let next = tempfile::tempdir().unwrap();
+    let args = ["run", "register", "--on", on, "--nemesis", "none", "--time-limit", "3s"];
+    let (code, stdout, stderr) = run(tribunal(next.path()).args(args));
+    assert_eq!(code, 0, "the next run: {stdout}\n{stderr}");
+    let (code, stdout, stderr) = run(tribunal(folder.path()).arg("clean"));
+    assert_eq!(code, 0, "{stdout}\n{stderr}");
+    assert_eq!(left_by(&name), Vec::<String>::new());
+}
+
+#[test]
+fn netns_leaves_nothing() {
+    if can("netns", machine::namespaces().and(machine::fuse())) {
+        leaves_nothing("netns");
+    }
+}
+
+#[test]
+fn docker_leaves_nothing() {
+    if can("docker", machine::docker().and(machine::fuse())) {
+        leaves_nothing("docker");
+    }
+}
+
+#[test]
+fn a_living_run_is_never_touched() {
+    if !can("netns", machine::namespaces().and(machine::fuse())) {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let mut command = tribunal(folder.path());
+    command.args(["run", "register", "--on", "netns", "--nemesis", "pause", "--time-limit", "8s"]);
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    eventually("the run is under load", LIMIT, || {
+        let history = run_folder(folder.path(), "register").map(|f| f.join("history.jsonl"));
+        history.and_then(|h| std::fs::read_to_string(h).ok()).is_some_and(|t| t.lines().count() > 100)
+    });
+    let (code, stdout, stderr) = run(tribunal(folder.path()).arg("clean"));
+    assert_eq!(code, 0, "{stderr}");
+    assert!(stdout.contains("its run goes on") && !stdout.contains("removed"), "{stdout}");
+    let out = child.wait_with_output().unwrap();
+    assert_eq!(out.status.code(), Some(0), "{}", String::from_utf8_lossy(&out.stdout));
+}
