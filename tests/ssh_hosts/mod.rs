@@ -87,7 +87,7 @@ impl Hosts {
         std::fs::write(hosts.path("known_hosts"), known).unwrap();
         for i in 1..=count {
             let address = std::net::SocketAddr::from(([10, 215, 0, 10 + i as u8], PORT));
-            super::common::eventually("sshd listens", std::time::Duration::from_secs(20), || {
+            crate::common::eventually("sshd listens", std::time::Duration::from_secs(20), || {
                 std::net::TcpStream::connect_timeout(&address, std::time::Duration::from_secs(1)).is_ok()
             });
         }
@@ -125,9 +125,15 @@ impl Hosts {
             );
             left.extend(inside(&["tc", "qdisc"]).lines().filter(|l| l.contains("htb")).map(str::to_owned));
             // Besides the daemon itself.
-            left.extend(
-                inside(&["ip", "netns", "pids", space]).lines().skip(1).map(|p| format!("process {p}")),
-            );
+            let pids = Command::new("ip").args(["netns", "pids", space]).output().unwrap();
+            for pid in String::from_utf8_lossy(&pids.stdout).lines() {
+                let words = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+                let words = String::from_utf8_lossy(&words).replace('\0', " ");
+                // Besides the daemon itself, and those who have ended.
+                if !words.contains("[listener]") && !words.is_empty() {
+                    left.push(format!("process {pid}: {words}"));
+                }
+            }
         }
         let folders = Path::new("/tmp").read_dir().unwrap().flatten();
         left.extend(

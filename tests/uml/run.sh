@@ -134,6 +134,12 @@ mount -t proc proc $root/proc
 mount -t sysfs sysfs $root/sys
 mount -t devtmpfs devtmpfs $root/dev
 mkdir -p $root/dev/pts $root/dev/shm
+# What udev would do.
+ln -s /proc/self/fd $root/dev/fd
+for ((i = 0; i < 3; i++)); do
+    names=(stdin stdout stderr)
+    ln -s "/proc/self/fd/$i" "$root/dev/${names[i]}"
+done
 mount -t devpts devpts $root/dev/pts
 mount -t tmpfs tmpfs $root/dev/shm
 # The host's sockets, locks and namespaces are nothing here.
@@ -172,7 +178,7 @@ stty -F /dev/ttyS1 raw -echo
 mkfifo /run/out /run/err
 cat </run/out >/dev/ttyS0 &
 cat </run/err >/dev/ttyS1 &
-readers=($(jobs -p))
+mapfile -t readers < <(jobs -p)
 
 mapfile -d '' -t arguments <$control/arguments
 mapfile -d '' -t environment <$control/environment

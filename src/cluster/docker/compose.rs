@@ -37,18 +37,28 @@ use std::{
 };
 use tokio::sync::Mutex;
 
+/// Subnets that are tried.
+const ATTEMPTS: u8 = 16;
+
 /// Starts the project and joins its services.
 pub(super) async fn build(around: &Arc<Surroundings>, ground: &Arc<Ground>, side: &str) -> Result<Assembly> {
     let Some(file) = &around.spec.compose else { bail!("no compose file was given") };
     let project = format!("tribunal-{}", around.run);
     let override_file = around.store.file("compose-labels.yaml");
     let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
-    std::fs::write(
-        &override_file,
-        labels_for(&text, &around.run).with_context(|| file.display().to_string())?,
-    )?;
-    let compose = Compose { project, files: [file.clone(), override_file] };
-    compose.run(&["up", "-d"]).await?;
+    let compose = Compose { project, files: [file.clone(), override_file.clone()] };
+    let first = around.run.bytes().fold(0u8, u8::wrapping_add);
+    for attempt in 0..ATTEMPTS {
+        let subnet = first.wrapping_add(attempt * 16);
+        let added = override_for(&text, &around.run, &around.spec.services, subnet);
+        std::fs::write(&override_file, added.with_context(|| file.display().to_string())?)?;
+        match compose.run(&["up", "-d"]).await {
+            Ok(_) => break,
+            // Somebody else has that subnet.
+            Err(why) if why.to_string().contains("overlap") && attempt + 1 < ATTEMPTS => {}
+            Err(why) => return Err(why),
+        }
+    }
     let ids = compose.containers(&around.spec.services, around.names.len()).await?;
     let mut addresses = Vec::new();
     for (id, name) in ids.iter().zip(&around.names) {
@@ -234,17 +244,10 @@ async fn command() -> Result<Vec<String>> {
     }
 }
 
-/// A compose file that adds our labels to everything that another one makes.
-fn labels_for(text: &str, run: &str) -> Result<String> {
+/// A compose file that adds our labels to everything that another one makes, and gives the services on trial fixed
+/// addresses where that file has none: otherwise containers that are started again may swap theirs.
+fn override_for(text: &str, run: &str, services: &[String], subnet: u8) -> Result<String> {
     let project: Value = serde_yaml::from_str(text).context("it is no YAML")?;
-    let mut labels = Mapping::new();
-    labels.insert(RUN.into(), run.into());
-    labels.insert(OWNER.into(), Owner::this().to_string().into());
-    let labelled = || {
-        let mut one = Mapping::new();
-        one.insert("labels".into(), Value::Mapping(labels.clone()));
-        Value::Mapping(one)
-    };
     let mut out = Mapping::new();
     // Older programs want the same version everywhere.
     if let Some(version) = project.get("version") {
@@ -254,10 +257,10 @@ fn labels_for(text: &str, run: &str) -> Result<String> {
         let mut all = Mapping::new();
         if let Some(Value::Mapping(given)) = project.get(section) {
             let ours = given.iter().filter(|(_, v)| v.get("external").is_none());
-            all.extend(ours.map(|(name, _)| (name.clone(), labelled())));
+            all.extend(ours.map(|(name, _)| (name.clone(), labelled(run))));
         }
-        if section == "networks" && all.is_empty() && project.get("networks").is_none() {
-            all.insert("default".into(), labelled());
+        if section == "networks" && !all.contains_key("default") {
+            all.insert("default".into(), labelled(run));
         }
         if !all.is_empty() {
             out.insert(section.into(), Value::Mapping(all));
@@ -266,7 +269,70 @@ fn labels_for(text: &str, run: &str) -> Result<String> {
     if !out.contains_key("services") {
         bail!("it has no services");
     }
+    let mut subnets: Vec<String> = Vec::new();
+    for (i, service) in services.iter().enumerate() {
+        let Some(network) = network_of(&project, service) else { continue };
+        let known = subnets.iter().position(|n| *n == network).unwrap_or_else(|| {
+            subnets.push(network.clone());
+            subnets.len() - 1
+        });
+        let subnet = subnet.wrapping_add(known as u8);
+        let address = format!("10.216.{subnet}.{}", 11 + i);
+        set(&mut out, &["services", service, "networks", &network, "ipv4_address"], address.into());
+        let mut pool = Mapping::new();
+        pool.insert("subnet".into(), format!("10.216.{subnet}.0/24").into());
+        set(&mut out, &["networks", &network, "ipam", "config"], Value::Sequence(vec![Value::Mapping(pool)]));
+    }
     Ok(serde_yaml::to_string(&Value::Mapping(out))?)
+}
+
+/// Something with our labels.
+fn labelled(run: &str) -> Value {
+    let mut labels = Mapping::new();
+    labels.insert(RUN.into(), run.into());
+    labels.insert(OWNER.into(), Owner::this().to_string().into());
+    let mut one = Mapping::new();
+    one.insert("labels".into(), Value::Mapping(labels));
+    Value::Mapping(one)
+}
+
+/// The network in which a service can be given a fixed address: its first, if neither has said anything about addresses
+/// and there is one container of the service.
+fn network_of(project: &Value, service: &str) -> Option<String> {
+    let service = project.get("services")?.get(service)?;
+    let scaled =
+        service.get("scale").is_some() || service.get("deploy").is_some_and(|d| d.get("replicas").is_some());
+    if scaled || service.get("network_mode").is_some() {
+        return None;
+    }
+    let network = match service.get("networks") {
+        None => "default".to_owned(),
+        Some(Value::Sequence(names)) => names.first()?.as_str()?.to_owned(),
+        Some(Value::Mapping(names)) => {
+            let (name, settings) = names.iter().next()?;
+            if settings.get("ipv4_address").is_some() {
+                return None;
+            }
+            name.as_str()?.to_owned()
+        }
+        Some(_) => return None,
+    };
+    let declared = project.get("networks").and_then(|n| n.get(&network));
+    let taken = declared.is_some_and(|n| n.get("external").is_some() || n.get("ipam").is_some());
+    (!taken).then_some(network)
+}
+
+/// Sets a value deep inside, making what is missing on the way.
+fn set(root: &mut Mapping, path: &[&str], value: Value) {
+    let [first, rest @ ..] = path else { return };
+    if rest.is_empty() {
+        root.insert((*first).into(), value);
+        return;
+    }
+    let next = root.entry((*first).into()).or_insert_with(|| Value::Mapping(Mapping::new()));
+    if let Value::Mapping(next) = next {
+        set(next, rest, value);
+    }
 }
 
 /// What is wrong with the part of a test file that is about compose, if anything.
@@ -284,11 +350,22 @@ mod tests {
 
     #[test]
     fn everything_that_a_project_makes_is_labelled() {
-        let text = "version: '3.4'\nservices: {a: {image: x}, b: {image: y}}\nnetworks: {net: {}, old: {external: true}}\n\
-            volumes: {data: null}\n";
-        let labels = labels_for(text, "t0123abcd").unwrap().replace(&Owner::this().to_string(), "[owner]");
-        insta::assert_snapshot!(labels);
-        assert!(labels_for("services: {a: {image: x}}", "t1").unwrap().contains("default"));
-        assert!(labels_for("networks: {}", "t1").unwrap_err().to_string().contains("no services"));
+        let text = "version: '3.4'\nservices: {a: {image: x}, b: {image: y, networks: [net]}, c: {network_mode: host}}\n\
+            networks: {net: {}, old: {external: true}}\nvolumes: {data: null}\n";
+        let services = ["a", "b", "c"].map(str::to_owned);
+        let labels = override_for(text, "t0123abcd", &services, 9).unwrap();
+        insta::assert_snapshot!(labels.replace(&Owner::this().to_string(), "[owner]"));
+        assert!(override_for("services: {a: {image: x}}", "t1", &[], 1).unwrap().contains("default"));
+        assert!(override_for("networks: {}", "t1", &[], 1).unwrap_err().to_string().contains("no services"));
+    }
+
+    #[test]
+    fn addresses_that_are_given_are_left_alone() {
+        let text = "services: {a: {networks: {net: {ipv4_address: 10.1.0.5}}}, b: {networks: [own]}, c: {scale: 3}}\n\
+            networks: {net: {}, own: {ipam: {config: [{subnet: 10.1.0.0/24}]}}}\n";
+        let project: Value = serde_yaml::from_str(text).unwrap();
+        for service in ["a", "b", "c", "nobody"] {
+            assert_eq!(network_of(&project, service), None, "{service}");
+        }
     }
 }

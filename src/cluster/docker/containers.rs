@@ -21,6 +21,11 @@ use std::{
 /// Where holders see the host's control groups.
 pub(super) const GROUPS: &str = "/host-cgroup";
 
+/// What a node is left above what it uses, in bytes, if it uses more than its limit was to be.
+const SLACK: u64 = 64 << 10;
+/// How often that is tried, with twice as much each time.
+const ATTEMPTS: u32 = 6;
+
 /// One node's container.
 pub struct Container {
     /// The node.
@@ -113,6 +118,30 @@ impl Containers {
             self.collect_log(i).await;
         }
         Ok(now)
+    }
+
+    /// Limits a container's memory, or, with 0, lifts the limit.
+    async fn limit_memory(&self, container: &str, mb: u64) -> Result<(), String> {
+        let update = async |memory: u64, swap: u64| {
+            let (memory, swap) = (format!("{memory}b"), format!("{swap}b"));
+            docker(&["update", "--memory", &memory, "--memory-swap", &swap, container]).await
+        };
+        if mb == 0 {
+            // The engine knows no way to lift a limit; as much as there is does the same.
+            let all = docker(&["info", "--format", "{{.MemTotal}}"]).await?;
+            let all: u64 = all.parse().map_err(|_| format!("the engine has `{all}` bytes of memory"))?;
+            return update(all, all * 2).await.map(|_| ());
+        }
+        let mut limit = mb << 20;
+        for attempt in 0..ATTEMPTS {
+            match update(limit, limit).await {
+                Ok(_) => return Ok(()),
+                // The engine sets no limit below what is in use: then it is a little above that, and a little more if
+                // the node has grown meanwhile.
+                Err(why) => limit = used_bytes(&why).ok_or(why)? + (SLACK << attempt),
+            }
+        }
+        Err(format!("its memory grows faster than it can be limited, beyond {limit} bytes"))
     }
 
     /// Copies what the container has said so far into the node's log.
@@ -277,22 +306,7 @@ impl Processes for Containers {
             seen.cpu_limited.store(limits.cpus > 0.0, Relaxed);
         }
         if limits.memory_mb > 0 || seen.memory_limited.load(Relaxed) {
-            // The engine knows no way to lift a limit; as much as there is does the same.
-            let (memory, swap) = match limits.memory_mb {
-                0 => {
-                    let all = docker(&["info", "--format", "{{.MemTotal}}"]).await?;
-                    let twice = all.parse::<u64>().map(|n| n * 2).unwrap_or(u64::MAX / 2);
-                    (all, twice.to_string())
-                }
-                mb => (format!("{mb}m"), format!("{mb}m")),
-            };
-            let set = docker(&["update", "--memory", &memory, "--memory-swap", &swap, container]).await;
-            if let Err(why) = set {
-                // The engine sets no limit below what is in use: then it is the next mebibyte above that.
-                let used = used_bytes(&why).filter(|_| limits.memory_mb > 0).ok_or(why)?;
-                let memory = format!("{}m", (used >> 20) + 1);
-                docker(&["update", "--memory", &memory, "--memory-swap", &memory, container]).await?;
-            }
+            self.limit_memory(container, limits.memory_mb).await?;
             seen.memory_limited.store(limits.memory_mb > 0, Relaxed);
         }
         Ok(())
