@@ -297,7 +297,10 @@ impl Agent {
             Request::Read { path } => {
                 value(std::fs::read_to_string(&path).map_err(|e| format!("{}: {e}", path.display())))
             }
-            Request::Expect { train } => value(Ok(self.probes.expect(train))),
+            Request::Expect { train } => {
+                self.probes.expect(train);
+                Ok(Value::Null)
+            }
             Request::Probe { to, train, packets, gap_us } => value(probe::send(to, train, packets, gap_us)),
             Request::Arrived { train } => value(self.probes.arrived(train)),
             Request::Mount { folder, at } => value(self.disks.mount(&self.run, &folder, &at)),

@@ -108,6 +108,7 @@ pub(crate) mod sample {
             healed: Effect::seen("answers again"),
             majority: true,
             error: None,
+            unhealed: false,
         };
         let leader = |ms: u64, node: &str| Leader { since_ns: ms * MS, node: node.to_owned() };
         let record = Record {

@@ -31,7 +31,9 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// How long an agent may take to undo what it did.
 const FAREWELL: Duration = Duration::from_secs(10);
 
-type Waiting = Arc<Mutex<Option<BTreeMap<u64, oneshot::Sender<Result<Value, String>>>>>>;
+/// Who waits for which answer; nothing when nobody will answer any more.
+type Open = Option<BTreeMap<u64, oneshot::Sender<Result<Value, String>>>>;
+type Waiting = Arc<Mutex<Open>>;
 
 /// A running agent.
 pub struct Agent {
@@ -121,9 +123,7 @@ impl Agent {
         }
     }
 
-    fn lock_waiting(
-        &self,
-    ) -> std::sync::MutexGuard<'_, Option<BTreeMap<u64, oneshot::Sender<Result<Value, String>>>>> {
+    fn lock_waiting(&self) -> std::sync::MutexGuard<'_, Open> {
         self.waiting.lock().unwrap_or_else(|e| e.into_inner())
     }
 }

@@ -87,7 +87,8 @@ fn damage_before_an_intact_frame_is_refused_and_the_file_is_left_alone() {
 
 #[test]
 fn damage_to_what_was_synced_is_never_taken_for_a_torn_write() {
-    let damage: [(&str, fn(&mut Vec<u8>)); 3] = [
+    type Damage = (&'static str, fn(&mut Vec<u8>));
+    let damage: [Damage; 3] = [
         ("the last frame", |bytes| *bytes.last_mut().unwrap() ^= 0x10),
         ("cut within a frame", |bytes| bytes.truncate(bytes.len() - 3)),
         ("cut between frames", |bytes| bytes.truncate(bytes.len() - frame::encode(0, &[vote(5)]).len())),
