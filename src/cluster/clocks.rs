@@ -8,7 +8,10 @@ use crate::agent::Request;
 use async_trait::async_trait;
 use nemesis::Capability;
 use std::{
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
@@ -20,12 +23,21 @@ const AGAIN: [Duration; 4] =
 pub struct Clocks {
     agents: Result<Vec<Arc<Agent>>, String>,
     wanted: Vec<Arc<Mutex<i64>>>,
+    /// Nodes that were watched and make no raw system calls for the time.
+    reachable: Vec<AtomicBool>,
 }
+
+/// For how long a node is watched before its clock is first set wrong, in milliseconds.
+const WATCHED_MS: u64 = 100;
 
 impl Clocks {
     /// Clocks that are set by these agents, one for each node (they may be the same), or the reason why they cannot be.
     pub fn new(nodes: usize, agents: Result<Vec<Arc<Agent>>, String>) -> Self {
-        Clocks { agents, wanted: (0..nodes).map(|_| Arc::default()).collect() }
+        Clocks {
+            agents,
+            wanted: (0..nodes).map(|_| Arc::default()).collect(),
+            reachable: (0..nodes).map(|_| AtomicBool::new(false)).collect(),
+        }
     }
 
     fn agent(&self, i: usize) -> Result<&Arc<Agent>, String> {
@@ -34,12 +46,33 @@ impl Clocks {
 
     /// Sets a node's clock off and returns by how much it then was. A node that is down gets the offset when it starts.
     pub async fn set(&self, i: usize, pid: Result<i32, String>, offset_ns: i64) -> Result<i64, String> {
+        if let (Ok(pid), true) = (&pid, offset_ns != 0) {
+            self.refuse_the_unreachable(i, *pid).await?;
+        }
         *self.wanted[i].lock().unwrap_or_else(|e| e.into_inner()) = offset_ns;
         match pid {
             Ok(pid) => self.agent(i)?.ask(Request::SetClock { pid, offset_ns }).await,
             Err(_) if offset_ns == 0 => Ok(0),
             Err(why) => Err(why),
         }
+    }
+
+    /// A program that asks the kernel by raw system calls keeps its right clock, whatever is done to its vDSO.
+    async fn refuse_the_unreachable(&self, i: usize, pid: i32) -> Result<(), String> {
+        if self.reachable[i].load(Relaxed) {
+            return Ok(());
+        }
+        let watch = Request::RawClockCalls { pid, span_ms: WATCHED_MS };
+        // A process that cannot be watched cannot be changed either: that error says why.
+        let calls: u64 = self.agent(i)?.ask(watch).await?;
+        if calls > 0 {
+            return Err(format!(
+                "it asks the kernel for the time by raw system calls ({calls} in {WATCHED_MS} ms), which no patch of its \
+                 vDSO reaches"
+            ));
+        }
+        self.reachable[i].store(true, Relaxed);
+        Ok(())
     }
 
     /// By how much a node's clock is off.

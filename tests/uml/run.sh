@@ -1,5 +1,5 @@
 #!/bin/bash
-# Runs a command under a kernel that has what this machine's kernel may lack: sch_netem, nf_tables, veth, fuse.
+# Runs a command under a kernel that has what this machine's kernel may lack: sch_netem above all.
 #
 #   tests/uml/run.sh [--memory MB] [--timeout SECONDS] [--writable FOLDER]… -- COMMAND ARGS…
 #   tests/uml/run.sh -- target/release/tribunal run test.yaml --on netns --store store
@@ -7,14 +7,14 @@
 # The kernel is User-Mode Linux: an ordinary process, which needs neither KVM nor a privilege of the host. COMMAND
 # runs in it as root and sees the host's files. What it writes is gone afterwards, except below the current folder and
 # the folders that are named with --writable: those are the host's own, at the same paths. The environment is passed
-# on; stdin is empty; there is no network to the outside. Expect one CPU, and processes that start 15 times slower.
+# on; stdin is empty; there is no network to the outside. Expect one CPU, and 50 ms for each program that starts.
 #
 # Exit code: that of COMMAND, or
 #   124  COMMAND was stopped, because it did not end within --timeout (300 s if not given)
 #   125  this script failed: no User-Mode Linux, no boot, no exit code, bad arguments; it says which
 #   130  interrupted (143: terminated)
 #
-# Needs, on Debian: apt-get install user-mode-linux kmod
+# Needs, on Debian: apt-get install user-mode-linux kmod iproute2
 
 set -euo pipefail
 
@@ -76,14 +76,14 @@ room=$(df --output=avail -B1M /dev/shm | tail -n 1)
 
 work='' machine='' readers=()
 # shellcheck disable=SC2317 # The trap calls it.
-# Every process of the machine is in a session of its own, which nothing else is in.
 clean() {
     trap '' INT TERM HUP
     if [[ -n $machine ]]; then
-        local left
-        while left=$(ps -o pid= -s "$machine") && [[ -n $left ]]; do
-            # shellcheck disable=SC2086,SC2317
-            kill -KILL $left 2>/dev/null || true
+        kill -KILL "$machine" 2>/dev/null || true
+        # Its processes are a group, which only they are in. One that is dead is still counted until it is reaped, which
+        # is not for us to do, hence the limit.
+        for ((i = 0; i < 10; i++)); do
+            kill -KILL -- "-$machine" 2>/dev/null || break
             sleep 0.05
         done
     fi
@@ -186,9 +186,9 @@ limit=$(<$control/limit)
 : >$control/up
 code=0
 began=$SECONDS
-# The shell in between takes a first argument with a `=` for a command, which env would not.
+# The shell in between changes the folder, and takes a name with a `=` in it for a command, which env would not.
 timeout --kill-after=5 "$limit" env -i "${environment[@]}" \
-    sh -c 'cd "$0" && exec "$@"' "$(<$control/folder)" "${arguments[@]}" >/run/out 2>/run/err || code=$?
+    sh -c 'cd "$1" && shift && exec "$@"' run.sh "$(<$control/folder)" "${arguments[@]}" >/run/out 2>/run/err || code=$?
 ((SECONDS - began < limit)) || : >$control/late
 # Something that the command has left in the background could hold the pipes for ever.
 for ((i = 0; i < 50; i++)); do
@@ -207,8 +207,10 @@ cat <"$work/err" >&2 &
 readers+=($!)
 TMPDIR=/dev/shm setsid "$KERNEL" mem="$memory"M root=/dev/root rootfstype=hostfs rootflags=/ ro init="$work/init" \
     uml_dir="$work/" umid=machine con=null con0=null,fd:1 ssl=null ssl0=null,fd:5 ssl1=null,fd:6 panic=-1 quiet \
-    </dev/null > >(exec cat >"$work/console") 2>&1 5>"$work/out" 6>"$work/err" &
+    </dev/null >"$work/console" 2>&1 5>"$work/out" 6>"$work/err" &
 machine=$!
+# Else the shell would remark on how it was killed.
+disown "$machine"
 
 began=$SECONDS
 while kill -0 "$machine" 2>/dev/null; do
@@ -224,5 +226,8 @@ done
 [[ -s $work/code ]] || fail "the machine ended without an exit code (not enough memory? It had $memory MB)"
 wait "${readers[@]}"
 readers=()
-[[ ! -e $work/late ]] || echo "run.sh: the command did not end within $limit s and was stopped" >&2
+if [[ -e $work/late ]]; then
+    echo "run.sh: the command did not end within $limit s and was stopped" >&2
+    exit 124
+fi
 exit "$(<"$work/code")"
