@@ -185,7 +185,7 @@ static CATALOGUE: [BugInfo; 13] = [
         family: "durability",
         breaks: "a promise is kept across a power failure (P1): it is written to a file of its own that is never synced, \
                  and votes do not bring it back",
-        seen_in: "jepsen.io/analyses/redpanda-21.10.1 (class), etcd-io/etcd#14143 (class); hidden by every test that only kills",
+        seen_in: "robustmq/robustmq#2039, deven96/ahnlich#387 (a vote left in the page cache)",
         reveals: "power failures of acceptors between a promise and the accept it excludes; kill -9 does not",
         workload: "hunt-three",
         plan: "promise-power",
@@ -196,7 +196,7 @@ static CATALOGUE: [BugInfo; 13] = [
         name: "lease-on-wall-clock",
         family: "lease",
         breaks: "a lease is measured on a clock that only ever grows: here it is measured by the time of day",
-        seen_in: "jepsen.io/analyses/yugabyte-db-1.1.9, hashicorp/vault HA locks (class)",
+        seen_in: "hashicorp/raft#108, deventlab/d-engine#158 (a lease compared with the time of day)",
         reveals: "a leader that is cut off from the majority and whose wall clock is set back",
         workload: "hunt-reads",
         plan: "skewed-split",

