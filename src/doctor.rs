@@ -41,12 +41,13 @@ pub fn examine() -> Vec<Kind> {
     let fuse = machine::fuse();
     let clocks = machine::clocks();
     // Trying needs root; without it only the run that needs it will find out.
-    let (netem, htb) = match machine::root() {
-        Ok(()) => (machine::scheduler("netem"), machine::scheduler("htb")),
-        Err(_) => (Ok(()), Ok(())),
+    let (netem, htb, copying) = match machine::root() {
+        Ok(()) => (machine::scheduler("netem"), machine::scheduler("htb"), machine::copying()),
+        Err(_) => (Ok(()), Ok(()), Ok(())),
     };
     let shaped = |capability: Capability| match capability {
-        Capability::Delay | Capability::Scramble => htb.clone().and(netem.clone()),
+        Capability::Delay => htb.clone().and(netem.clone()),
+        Capability::Scramble => htb.clone().and(netem.clone()).and(copying.clone()),
         Capability::Rate => htb.clone(),
         _ => Ok(()),
     };

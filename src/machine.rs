@@ -104,6 +104,14 @@ pub fn scheduler(kind: &str) -> Result<(), String> {
     })
 }
 
+/// Whether packets can be duplicated, tried in a network namespace that lives as long as the trial.
+pub fn copying() -> Result<(), String> {
+    namespaces()?;
+    let script = "iptables -w -t mangle -A OUTPUT -d 127.0.0.1 -j TEE --gateway 127.0.0.1";
+    let tried = quiet(Command::new("unshare").args(["--net", "--", "sh", "-c", script]));
+    tried.map(|_| ()).map_err(|why| format!("this kernel has no `xt_TEE`, which duplicates packets ({why})"))
+}
+
 /// Runs a command and returns what it said if it failed.
 pub fn quiet(command: &mut Command) -> Result<String, String> {
     let out = command.stdin(Stdio::null()).output().map_err(|e| e.to_string())?;

@@ -197,6 +197,10 @@ impl Nemesis {
         self.observe_early(&step, &mut run, until).await;
         self.while_in_force(&step, &mut run, until, &mut stop).await;
         self.observe_late(&step, &mut run).await;
+        if let (Some(error), true) = (&run.receipt.error, run.receipt.effect.seen) {
+            // A part of it was done at most.
+            run.receipt.effect = Effect::missing(format!("{}, but {error}", run.receipt.effect.what));
+        }
         // Another fault may have taken the majority away meanwhile.
         run.receipt.majority &= self.majority().await;
         self.tell(&run, "stop", Some(run.receipt.effect.what.clone()));

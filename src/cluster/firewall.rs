@@ -271,13 +271,16 @@ impl Network for Firewall {
         }
         let cuts = receivers.into_iter().map(|(to, shapes)| self.shape_receiver(to, shapes));
         let cuts = futures(cuts.collect()).await;
+        let mut results = cuts;
         for (from, shapes) in senders {
             let mut state = self.states[from].lock().await;
             for (to, shape) in shapes {
-                state.shaping.set(&self.spot(from), to, self.spots[to].address, shape).await?;
+                let (spot, address) = (self.spot(from), self.spots[to].address);
+                // One that fails must not leave the others as they were.
+                results.push(state.shaping.set(&spot, &self.chain, to, address, shape).await);
             }
         }
-        cuts.into_iter().collect()
+        results.into_iter().collect()
     }
 
     async fn started(&self, i: usize) -> Result<(), String> {
@@ -292,7 +295,7 @@ impl Network for Firewall {
         self.refresh(i, &mut state).await?;
         let shaped = state.shaping.begin_anew();
         for (to, shape) in shaped {
-            state.shaping.set(&self.spot(i), to, self.spots[to].address, shape).await?;
+            state.shaping.set(&self.spot(i), &self.chain, to, self.spots[to].address, shape).await?;
         }
         Ok(())
     }

@@ -1,4 +1,5 @@
-//! What one sender does to the packets for each of its peers: tc with one htb class a peer, and netem below it.
+//! What one sender does to the packets for each of its peers: tc with one htb class a peer, and netem below it. Duplicates
+//! are made by iptables: kernels of 2026 refuse a netem that duplicates beside any other netem on a device.
 //!
 //! ```text
 //! root htb 1: ── class 1:2 rate 1 Mbit/s ── netem 20: delay 50ms      dst n2
@@ -21,6 +22,10 @@ const KEPT: u32 = 100_000;
 pub struct Shaping {
     device: String,
     netem: bool,
+    /// The chain of the run in the table `mangle`, once it was needed, and what it duplicates.
+    copies: Option<String>,
+    copied: BTreeMap<usize, (Ipv4Addr, f64)>,
+    addresses: BTreeMap<usize, Ipv4Addr>,
     shaped: BTreeMap<usize, LinkShape>,
     /// Whether the root is ours at the moment.
     rooted: bool,
@@ -37,11 +42,16 @@ fn part(shape: LinkShape, netem: bool) -> LinkShape {
         delay: shape.delay,
         jitter: shape.jitter,
         bytes_per_second: shape.bytes_per_second,
-        duplicate: shape.duplicate,
         reorder: shape.reorder,
         corrupt: shape.corrupt,
         ..LinkShape::default()
     }
+}
+
+/// Where copies of packets for a peer are sent: to itself, or to the router on the way.
+fn gateway(route: &str, peer: Ipv4Addr) -> Ipv4Addr {
+    let via = route.split(" via ").nth(1).and_then(|rest| rest.split_whitespace().next());
+    via.and_then(|address| address.parse().ok()).unwrap_or(peer)
 }
 
 impl Shaping {
@@ -59,44 +69,118 @@ impl Shaping {
         let netem = try_out(spot, "netem", &["delay", "1ms"]).await;
         let htb = try_out(spot, "htb", &[]).await;
         let both = htb.clone().and(netem);
-        vec![(Capability::Rate, htb), (Capability::Delay, both.clone()), (Capability::Scramble, both)]
+        let scramble = match &both {
+            Ok(()) => try_copying(spot).await,
+            Err(why) => Err(why.clone()),
+        };
+        vec![(Capability::Rate, htb), (Capability::Delay, both), (Capability::Scramble, scramble)]
     }
 
-    /// Sets what is done to the packets for one peer.
+    /// Sets what is done to the packets for one peer. `chain` names the run's chain.
+    ///
+    /// # Errors
+    /// If the node's kernel refuses; then nothing is done to that peer's packets any more.
     pub async fn set(
         &mut self,
         spot: &Spot,
+        chain: &str,
         peer: usize,
         address: Ipv4Addr,
         shape: LinkShape,
     ) -> Result<(), String> {
+        if self.netem {
+            self.copy(spot, chain, peer, address, shape.duplicate).await?;
+        }
         let wanted = part(shape, self.netem);
         let now = self.shaped.get(&peer).copied().unwrap_or_default();
         if wanted == now {
             return Ok(());
         }
-        let device = self.device.clone();
-        let mut batch = Vec::new();
+        let (device, class) = (self.device.clone(), peer + 1);
         if !self.rooted {
             self.refuse_anothers(spot).await?;
+            let root = ["tc", "qdisc", "add", "dev", &device, "root", "handle", "1:", "htb"];
+            spot.agent.run(&root, None).await?;
+            self.rooted = true;
             let argv = ["tc", "qdisc", "del", "dev", &device, "root"].map(str::to_owned).to_vec();
             spot.agent.ask::<()>(Request::AtEnd { argv }).await?;
-            batch.push(format!("qdisc add dev {device} root handle 1: htb"));
-            self.rooted = true;
         }
-        let class = peer + 1;
+        let mut batch = Vec::new();
         if now != LinkShape::default() {
             let counted = self.read(spot, peer).await;
             *self.limited.entry(peer).or_default() += counted;
-            batch.push(format!("filter del dev {device} parent 1: protocol ip prio {class} u32"));
-            batch.push(format!("class del dev {device} classid 1:{class}"));
-            self.shaped.remove(&peer);
+            batch.extend(removal(&device, class));
         }
         if wanted != LinkShape::default() {
             batch.extend(commands(&device, class, address, wanted));
+        }
+        self.shaped.remove(&peer);
+        if let Err(why) = spot.agent.run(&["tc", "-batch", "-"], Some(batch.join("\n") + "\n")).await {
+            // Whatever of it is there goes: what is not there cannot be removed, and that is no error.
+            let all = removal(&device, class).join("\n") + "\n";
+            let _ = spot.agent.run(&["tc", "-force", "-batch", "-"], Some(all)).await;
+            return Err(why);
+        }
+        if wanted != LinkShape::default() {
             self.shaped.insert(peer, wanted);
         }
-        spot.agent.run(&["tc", "-batch", "-"], Some(batch.join("\n") + "\n")).await?;
+        Ok(())
+    }
+
+    /// Sets which part of the packets for a peer is sent twice.
+    async fn copy(
+        &mut self,
+        spot: &Spot,
+        chain: &str,
+        peer: usize,
+        address: Ipv4Addr,
+        probability: f64,
+    ) -> Result<(), String> {
+        let now = self.copied.get(&peer).map_or(0.0, |(_, p)| *p);
+        if now == probability {
+            return Ok(());
+        }
+        let chain = format!("{chain}-D");
+        if self.copies.is_none() {
+            let iptables = |words: &[&str]| {
+                ["iptables", "-w", "-t", "mangle"]
+                    .iter()
+                    .chain(words)
+                    .map(|w| (*w).to_owned())
+                    .collect::<Vec<_>>()
+            };
+            for (done, undone) in [
+                (iptables(&["-N", &chain]), vec![iptables(&["-X", &chain]), iptables(&["-F", &chain])]),
+                (
+                    iptables(&["-I", "OUTPUT", "1", "-j", &chain]),
+                    vec![iptables(&["-D", "OUTPUT", "-j", &chain])],
+                ),
+            ] {
+                spot.agent.ask::<String>(Request::Run { argv: done, input: None }).await?;
+                for argv in undone {
+                    spot.agent.ask::<()>(Request::AtEnd { argv }).await?;
+                }
+            }
+            self.copies = Some(chain.clone());
+        }
+        let mut wanted = self.copied.clone();
+        if probability > 0.0 {
+            let route = spot.agent.run(&["ip", "-o", "route", "get", &address.to_string()], None).await?;
+            wanted.insert(peer, (gateway(&route, address), probability));
+        } else {
+            wanted.remove(&peer);
+        }
+        let mut rules = format!("*mangle\n:{chain} - [0:0]\n");
+        for (to, (gateway, p)) in &wanted {
+            let to = if *to == peer { address } else { self.addresses.get(to).copied().unwrap_or(*gateway) };
+            rules.push_str(&format!(
+                "-A {chain} -d {to}/32 -m statistic --mode random --probability {p:.6} -j TEE --gateway {gateway}\n"
+            ));
+        }
+        rules.push_str("COMMIT\n");
+        spot.agent.run(&["iptables-restore", "-w", "--noflush"], Some(rules)).await?;
+        self.addresses.insert(peer, address);
+        self.copied = wanted;
         Ok(())
     }
 
@@ -108,7 +192,12 @@ impl Shaping {
     /// Forgets what was set, because the network is a new one, and returns it to be set again.
     pub fn begin_anew(&mut self) -> BTreeMap<usize, LinkShape> {
         self.rooted = false;
-        std::mem::take(&mut self.shaped)
+        self.copies = None;
+        let mut shapes = std::mem::take(&mut self.shaped);
+        for (peer, (_, probability)) in std::mem::take(&mut self.copied) {
+            shapes.entry(peer).or_default().duplicate = probability;
+        }
+        shapes
     }
 
     /// A root that somebody has configured is not replaced: it could not be put back as it was.
@@ -154,6 +243,14 @@ fn overlimits(text: &str, class: usize) -> u64 {
     count.and_then(|n| n.parse().ok()).unwrap_or(0)
 }
 
+/// What removes a class, its leaf and its filter.
+fn removal(device: &str, class: usize) -> Vec<String> {
+    vec![
+        format!("filter del dev {device} parent 1: protocol ip prio {class} u32"),
+        format!("class del dev {device} classid 1:{class}"),
+    ]
+}
+
 /// What makes a class and its leaf.
 fn commands(device: &str, class: usize, address: Ipv4Addr, shape: LinkShape) -> Vec<String> {
     let rate = match shape.bytes_per_second {
@@ -175,9 +272,7 @@ fn commands(device: &str, class: usize, address: Ipv4Addr, shape: LinkShape) -> 
             netem.push_str(&format!(" {half}us"));
         }
     }
-    for (word, probability) in
-        [("duplicate", shape.duplicate), ("reorder", shape.reorder), ("corrupt", shape.corrupt)]
-    {
+    for (word, probability) in [("reorder", shape.reorder), ("corrupt", shape.corrupt)] {
         if probability > 0.0 {
             netem.push_str(&format!(" {word} {:.4}%", probability * 100.0));
         }
@@ -189,6 +284,26 @@ fn commands(device: &str, class: usize, address: Ipv4Addr, shape: LinkShape) -> 
         ));
     }
     out
+}
+
+/// Tries to have packets copied, in a chain to which nothing leads.
+async fn try_copying(spot: &Spot) -> Result<(), String> {
+    const CHAIN: &str = "TRIB-try";
+    let mangle = async |words: &[&str]| {
+        let argv: Vec<&str> = ["iptables", "-w", "-t", "mangle"].iter().chain(words).copied().collect();
+        spot.agent.run(&argv, None).await
+    };
+    mangle(&["-N", CHAIN]).await?;
+    let tried = mangle(&["-A", CHAIN, "-d", "127.0.0.1", "-j", "TEE", "--gateway", "127.0.0.1"]).await;
+    mangle(&["-F", CHAIN]).await?;
+    mangle(&["-X", CHAIN]).await?;
+    tried.map(|_| ()).map_err(|why| {
+        let said = why.lines().last().unwrap_or_default().trim().to_owned();
+        format!(
+            "{} has no `xt_TEE` in its kernel, which duplicates packets ({said}); load the module",
+            spot.name
+        )
+    })
 }
 
 async fn try_out(spot: &Spot, kind: &str, arguments: &[&str]) -> Result<(), String> {
@@ -219,13 +334,20 @@ mod tests {
         let all = LinkShape {
             delay: Span::ms(50),
             jitter: Span::ms(20),
-            duplicate: 0.1,
             reorder: 0.25,
             corrupt: 0.01,
             ..LinkShape::default()
         };
         let shown = [rate, all].map(|s| commands("eth0", 2, address, s).join("\n")).join("\n\n");
         insta::assert_snapshot!(shown);
+    }
+
+    #[test]
+    fn copies_go_to_the_peer_or_to_the_router_on_the_way() {
+        let peer = Ipv4Addr::new(10, 0, 0, 5);
+        assert_eq!(gateway("10.0.0.5 dev eth0 src 10.0.0.1 uid 0", peer), peer);
+        let routed = "10.0.0.5 via 192.168.1.1 dev eth0 src 192.168.1.7";
+        assert_eq!(gateway(routed, peer), Ipv4Addr::new(192, 168, 1, 1));
     }
 
     #[test]
