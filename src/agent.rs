@@ -159,6 +159,11 @@ pub enum Request {
         /// Where it is seen.
         at: PathBuf,
     },
+    /// From now on every write and sync of a mounted disk fails.
+    CutPower {
+        /// Where it is seen.
+        at: PathBuf,
+    },
     /// Takes back what was not synced.
     PowerFailure {
         /// Where it is seen.
@@ -309,6 +314,7 @@ impl Agent {
                 value(self.disks.trouble(&at, sync_delay_ms, fail, full_after_bytes))
             }
             Request::DiskStats { at } => self.disks.stats(&at),
+            Request::CutPower { at } => value(self.disks.cut_power(&at)),
             Request::PowerFailure { at, torn } => self.disks.power_failure(&at, torn),
             Request::OpenQueue { number, seed } => value(self.queue.open(number, seed)),
             Request::Treat { source, shape } => value(self.queue.treat(source, &shape)),

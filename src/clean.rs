@@ -49,8 +49,10 @@ pub async fn clean(run: Option<&str>, only_list: bool) -> Cleaned {
             (Some(wanted), _) if wanted == name => Life::Dead,
             (Some(_), _) => continue,
             (None, Some(owner)) => owner.life(),
-            // A record is written before anything is made and removed when all is gone: nobody is left who would.
-            (None, None) => Life::Dead,
+            // Namespaces need root, and root's records are here: one is written before anything is made and removed
+            // when all is gone. Of anything else the record may be where we cannot look.
+            (None, None) if things.iter().all(|t| matches!(t, Thing::Namespace(_))) => Life::Dead,
+            (None, None) => Life::Unknown("there is no record of its run here".to_owned()),
         };
         match life {
             Life::Dead if only_list => {
@@ -96,6 +98,7 @@ pub async fn images() -> Cleaned {
 }
 
 async fn remove(run: &str, things: &[Thing], out: &mut Cleaned) {
+    let failed_before = out.failed.len();
     // Before the processes: an agent cannot unmount what a container still holds.
     for thing in things {
         if let Thing::Container(id, _) = thing {
@@ -130,7 +133,9 @@ async fn remove(run: &str, things: &[Thing], out: &mut Cleaned) {
         };
         note(out, thing, result);
     }
-    owner::forget(run);
+    if out.failed.len() == failed_before {
+        owner::forget(run);
+    }
 }
 
 fn note(out: &mut Cleaned, thing: &Thing, result: Result<(), String>) {
@@ -194,7 +199,7 @@ fn remove_chain(chain: &str) -> Result<(), String> {
 fn run_of_namespace(name: &str) -> Option<String> {
     let rest = name.strip_prefix(netns::PREFIX)?;
     let (run, _node) = rest.split_once('-')?;
-    (run.starts_with('t') && run.len() == 9).then(|| run.to_owned())
+    owner::is_run(run).then(|| run.to_owned())
 }
 
 #[cfg(test)]

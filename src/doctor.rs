@@ -43,7 +43,10 @@ pub fn examine() -> Vec<Kind> {
     // Trying needs root; without it only the run that needs it will find out.
     let (netem, htb, copying) = match machine::root() {
         Ok(()) => (machine::scheduler("netem"), machine::scheduler("htb"), machine::copying()),
-        Err(_) => (Ok(()), Ok(()), Ok(())),
+        Err(_) => {
+            let why = || Err("not tried, which needs root; a run that needs it finds out".to_owned());
+            (why(), why(), why())
+        }
     };
     let shaped = |capability: Capability| match capability {
         Capability::Delay => htb.clone().and(netem.clone()),

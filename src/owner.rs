@@ -55,13 +55,21 @@ impl Owner {
         if self.machine != here.machine {
             return Life::Unknown("its owner is on another machine".to_owned());
         }
+        if self.boot != here.boot && self.machine == "none" {
+            return Life::Unknown("its owner is of another boot, perhaps of another machine".to_owned());
+        }
         if self.boot != here.boot {
             return Life::Dead;
         }
         if self.space != here.space {
             return Life::Unknown("its owner is in another pid namespace".to_owned());
         }
-        if start_of(self.pid) == Some(self.start) { Life::Alive } else { Life::Dead }
+        if start_of(self.pid) == Some(self.start) {
+            return Life::Alive;
+        }
+        // Where /proc hides the processes of others, not seeing one says nothing.
+        let hidden = std::fs::read_to_string("/proc/1/stat").is_err();
+        if hidden { Life::Unknown("/proc hides the processes of others".to_owned()) } else { Life::Dead }
     }
 }
 
@@ -114,6 +122,13 @@ pub fn fresh_run() -> String {
     format!("t{:08x}", rand::rng().random::<u32>())
 }
 
+/// Whether this is the name of a run: nothing else that looks a little like one is ever taken for ours.
+pub fn is_run(name: &str) -> bool {
+    name.len() == 9
+        && name.starts_with('t')
+        && name[1..].bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+}
+
 /// Says in a file that a run exists and whose it is, before the run makes anything. Dropping it removes the file.
 #[derive(Debug)]
 pub struct Record {
@@ -154,9 +169,21 @@ impl Drop for Record {
     }
 }
 
-/// All runs that have a record here, with their owners.
+/// Every folder on this machine in which somebody may keep records, as far as we may look.
+fn folders() -> Vec<PathBuf> {
+    let below = |parent: &str| fs::read_dir(parent).into_iter().flatten().flatten().map(|e| e.path());
+    let mut all = vec![PathBuf::from("/run/tribunal"), folder()];
+    all.extend(below("/run/user").map(|user| user.join("tribunal")));
+    let ours = |p: &PathBuf| p.file_name().is_some_and(|n| n.to_string_lossy().starts_with("tribunal-"));
+    all.extend(below("/tmp").filter(ours));
+    all.sort();
+    all.dedup();
+    all
+}
+
+/// All runs that have a record on this machine, with their owners.
 pub fn records() -> Vec<(String, Owner)> {
-    let entries = fs::read_dir(folder()).into_iter().flatten().flatten();
+    let entries = folders().into_iter().flat_map(|f| fs::read_dir(f).into_iter().flatten().flatten());
     let read = |entry: fs::DirEntry| {
         let owner = fs::read_to_string(entry.path()).ok()?.parse().ok()?;
         Some((entry.file_name().to_string_lossy().into_owned(), owner))
@@ -168,7 +195,10 @@ pub fn records() -> Vec<(String, Owner)> {
 
 /// Forgets the record of a run.
 pub fn forget(run: &str) {
-    let _ = fs::remove_file(folder().join(run));
+    for folder in folders() {
+        // It is in one of them.
+        let _ = fs::remove_file(folder.join(run));
+    }
 }
 
 #[cfg(all(test, target_os = "linux"))]

@@ -86,6 +86,10 @@ fn leaves_nothing(on: &str) {
         let name = killed_in_the_middle(folder.path(), on, agents);
         let (code, stdout, stderr) = run(tribunal(folder.path()).arg("clean"));
         assert_eq!(code, 0, "{stdout}\n{stderr}");
+        // The kernel removes interfaces when it comes to it.
+        eventually("the interfaces are gone", LIMIT, || {
+            !left_by(&name).iter().any(|l| l.starts_with("interface"))
+        });
         assert_eq!(left_by(&name), Vec::<String>::new(), "after\n{stdout}\n{stderr}");
         println!("{on}, agents killed {agents}: {} things removed", stdout.matches("removed").count());
     }
@@ -97,6 +101,9 @@ fn leaves_nothing(on: &str) {
     assert_eq!(code, 0, "the next run: {stdout}\n{stderr}");
     let (code, stdout, stderr) = run(tribunal(folder.path()).arg("clean"));
     assert_eq!(code, 0, "{stdout}\n{stderr}");
+    eventually("the interfaces are gone", LIMIT, || {
+        !left_by(&name).iter().any(|l| l.starts_with("interface"))
+    });
     assert_eq!(left_by(&name), Vec::<String>::new());
 }
 

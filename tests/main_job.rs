@@ -140,8 +140,8 @@ fn guards_turn_empty_passes_into_unknown() {
         ("too short for one", &["--nemesis", "kill", "--time-limit", "2s"]),
         ("no `slow` had an effect", &["slow-nothing.yaml", "--time-limit", "5s"]),
     ];
-    // A fault that asks for nothing cannot bite: the observer must say so.
-    let plan = "{name: slow-nothing, nemesis: {steps: [{at: 1s, for: 1s, do: {fault: slow, link: {}}}]}}";
+    // A fault that does next to nothing cannot be seen to bite: the observer must say so.
+    let plan = "{name: slow-nothing, nemesis: {steps: [{at: 1s, for: 1s, do: {fault: slow, link: {reset-probability: 0.000000001}}}]}}";
     std::fs::write(folder.path().join("slow-nothing.yaml"), plan).unwrap();
     for (reason, args) in cases {
         let (code, stdout, stderr) = run(tribunal(folder.path()).arg("run").args(args));

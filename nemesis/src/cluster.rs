@@ -375,7 +375,8 @@ pub trait Cluster: Send + Sync {
         None
     }
     /// Ends a node like [`Cluster::kill`] and takes from its data folder what was not synced; with `torn`, a part of it
-    /// that follows from that seed. Returns how many bytes were lost, and that in words.
+    /// that follows from that seed. Returns how many bytes were
+    /// lost that the node was just syncing, and what was lost in words.
     async fn power_failure(
         &self,
         node: &NodeName,

@@ -206,13 +206,16 @@ impl Nemesis {
         self.tell(&run, "stop", Some(run.receipt.effect.what.clone()));
         run.receipt.end_ns = self.timeline.now();
         let healed = self.heal(&step, &mut run).await;
-        self.release(step.id);
         run.receipt.healed = match healed {
+            // What it holds it goes on holding, until everything is healed in the end.
             Err(e) => {
                 run.receipt.unhealed = true;
                 Effect::missing(e.to_string())
             }
-            Ok(()) => self.observe_healed(&step, &run, &mut stop).await,
+            Ok(()) => {
+                self.release(step.id);
+                self.observe_healed(&step, &mut run, &mut stop).await
+            }
         };
         self.tell(&run, "stopped", Some(run.receipt.healed.what.clone()));
         Some(run.receipt)
@@ -324,12 +327,19 @@ impl Nemesis {
         }
     }
 
-    async fn observe_healed(&self, step: &Step, run: &Running, stop: &mut watch::Receiver<bool>) -> Effect {
+    async fn observe_healed(
+        &self,
+        step: &Step,
+        run: &mut Running,
+        stop: &mut watch::Receiver<bool>,
+    ) -> Effect {
         let limit = self.timeline.now() + HEAL_LIMIT;
         let before = self.stats(&run.links).await;
+        run.note_disks(&*self.cluster).await;
         loop {
+            run.still_in_force = false;
             let seen = match step.fault.fault.family() {
-                Family::Network => self.network_healed(run, &before).await,
+                Family::Network => self.network_healed(step, run, &before).await,
                 Family::Clock => self.clock_healed(run).await,
                 Family::Process | Family::Disk | Family::Damage | Family::Limits => {
                     self.answers_again(run).await
@@ -340,6 +350,7 @@ impl Nemesis {
                 Err(missing) => missing,
             };
             if self.timeline.now() > limit {
+                run.receipt.unhealed |= run.still_in_force;
                 return Effect::missing(missing);
             }
             if *stop.borrow() && self.timeline.now() + HEAL_LIMIT / 2 > limit {
@@ -358,6 +369,14 @@ impl Nemesis {
             }
         }
         if silent.is_empty() {
+            for (node, before) in &run.disks {
+                let now = self.cluster.disk_stats(node).await;
+                if (now.delayed_syncs, now.errors, now.refused_full)
+                    > (before.delayed_syncs, before.errors, before.refused_full)
+                {
+                    return Err(format!("the disk of {node} still fails or keeps what it is asked"));
+                }
+            }
             return Ok(Effect::seen("answers again"));
         }
         // Somebody else may have taken the node down meanwhile: then there is nothing to wait for.
@@ -423,8 +442,10 @@ struct Running {
     disks: BTreeMap<NodeName, crate::DiskStats>,
     usage: BTreeMap<NodeName, crate::Usage>,
     lost: Vec<String>,
+    unlost: Vec<String>,
     clock: clock::Seen,
     refused: BTreeSet<NodeName>,
+    still_in_force: bool,
     receipt: Receipt,
 }
 
@@ -439,8 +460,10 @@ impl Running {
             disks: BTreeMap::new(),
             usage: BTreeMap::new(),
             lost: vec![],
+            unlost: vec![],
             clock: clock::Seen::default(),
             refused: BTreeSet::new(),
+            still_in_force: false,
             receipt: Receipt {
                 step: step.id,
                 kind: step.fault.fault,
@@ -456,6 +479,13 @@ impl Running {
                 error: None,
                 unhealed: false,
             },
+        }
+    }
+
+    /// What the disks have counted when healing begins to be observed.
+    async fn note_disks(&mut self, cluster: &dyn Cluster) {
+        for (node, stats) in &mut self.disks {
+            *stats = cluster.disk_stats(node).await;
         }
     }
 

@@ -170,6 +170,13 @@ impl Disk {
         }
     }
 
+    /// The power goes while the program may still live: syncs that wait fail, and from now on every write and sync does,
+    /// until [`Disk::set`] says otherwise. Nothing is undone yet.
+    pub fn cut_power(&self) {
+        self.gate.set(Troubles { fail_writes: true, fail_syncs: true, ..Troubles::default() });
+        self.gate.power_fails();
+    }
+
     /// The counters.
     pub fn stats(&self) -> DiskStats {
         self.gate.stats()

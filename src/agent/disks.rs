@@ -59,6 +59,11 @@ mod mounted {
             Ok(())
         }
 
+        pub(in crate::agent) fn cut_power(&self, at: &Path) -> Result<(), String> {
+            self.at(at)?.cut_power();
+            Ok(())
+        }
+
         pub(in crate::agent) fn stats(&self, at: &Path) -> Result<super::Value, String> {
             serde_json::to_value(self.at(at)?.stats()).map_err(|e| e.to_string())
         }
@@ -100,6 +105,9 @@ impl Disks {
     }
     pub(super) fn unmount_all(&self) {}
     pub(super) fn trouble(&self, _: &Path, _: u64, _: bool, _: Option<u64>) -> Result<(), String> {
+        Err(Self::WHY.to_owned())
+    }
+    pub(super) fn cut_power(&self, _at: &Path) -> Result<(), String> {
         Err(Self::WHY.to_owned())
     }
     pub(super) fn stats(&self, _at: &Path) -> Result<Value, String> {

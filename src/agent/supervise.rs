@@ -26,6 +26,11 @@ impl Nodes {
         log: &Path,
     ) -> Result<u32, String> {
         let [program, arguments @ ..] = argv else { return Err("nothing to start".to_owned()) };
+        if let Some(child) = self.lock().get_mut(name)
+            && matches!(child.try_wait(), Ok(None))
+        {
+            return Ok(child.id());
+        }
         let file = OpenOptions::new().create(true).append(true).open(log);
         let file = file.map_err(|e| format!("cannot write {}: {e}", log.display()))?;
         let copy = file.try_clone().map_err(|e| e.to_string())?;

@@ -4,7 +4,7 @@ use super::run_of_namespace;
 use crate::{
     cluster::docker::{OWNER, RUN, engine::docker},
     machine,
-    owner::Owner,
+    owner::{Owner, is_run},
 };
 use std::{collections::BTreeMap, fmt, fs, path::PathBuf};
 
@@ -103,7 +103,7 @@ impl Found {
             return;
         };
         for chain in text.lines().filter_map(|l| l.strip_prefix("-N ")) {
-            if let Some(run) = chain.strip_prefix("TRIB-") {
+            if let Some(run) = chain.strip_prefix("TRIB-").filter(|run| is_run(run)) {
                 self.add(run, Thing::Chain(chain.to_owned()));
             }
         }
@@ -154,20 +154,21 @@ pub(super) fn run_of(pid: u32) -> Option<String> {
     let arguments = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
     let arguments: Vec<&[u8]> = arguments.split(|b| *b == 0).collect();
     if let Some(at) = arguments.windows(2).position(|w| w[0] == b"agent" && w[1] == b"--run") {
-        return arguments.get(at + 2).map(|run| String::from_utf8_lossy(run).into_owned());
+        let run = arguments.get(at + 2).map(|run| String::from_utf8_lossy(run).into_owned());
+        return run.filter(|run| is_run(run));
     }
     let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
     let mut variables = environment.split(|b| *b == 0);
     let run = variables.find_map(|v| v.strip_prefix(b"TRIBUNAL_RUN="))?;
     // The bundled node takes any value as leave to plant bugs; only ours names a run.
-    (run.len() == 9 && run[0] == b't').then(|| String::from_utf8_lossy(run).into_owned())
+    Some(String::from_utf8_lossy(run).into_owned()).filter(|run| is_run(run))
 }
 
 /// The mounts of runs in a text like `/proc/self/mountinfo`.
 fn mounts_in(text: &str) -> Vec<(String, PathBuf)> {
     let mount = |line: &str| {
         let (left, right) = line.split_once(" - ")?;
-        let run = right.split(' ').nth(1)?.strip_prefix("tribunal:")?;
+        let run = right.split(' ').nth(1)?.strip_prefix("tribunal:").filter(|run| is_run(run))?;
         let at = left.split(' ').nth(4)?;
         // The kernel writes blanks and the like as three octal digits.
         let at = at.replace("\\040", " ").replace("\\011", "\t").replace("\\134", "\\");

@@ -48,6 +48,8 @@ pub struct Children {
     places: Vec<Place>,
     slots: Vec<Mutex<Slot>>,
     excused: Vec<AtomicBool>,
+    /// Nodes that were told to end: whoever notices that they have, they did not do it by themselves.
+    asked: Vec<AtomicBool>,
     deaths: Mutex<Vec<String>>,
 }
 
@@ -66,6 +68,7 @@ impl Children {
             run: run.to_owned(),
             slots: places.iter().map(|_| Mutex::new(Slot::Never)).collect(),
             excused: places.iter().map(|_| AtomicBool::new(false)).collect(),
+            asked: places.iter().map(|_| AtomicBool::new(false)).collect(),
             deaths: Mutex::default(),
             places,
         }
@@ -78,7 +81,7 @@ impl Children {
             && let Ok(Some(status)) = child.try_wait()
         {
             let how = ended(status);
-            if !self.excused[i].load(Relaxed) {
+            if !self.excused[i].load(Relaxed) && !self.asked[i].load(Relaxed) {
                 let place = &self.places[i];
                 let death = format!("{} ended by itself ({how}); see {}", place.name, place.log.display());
                 self.deaths.lock().unwrap_or_else(|e| e.into_inner()).push(death);
@@ -184,13 +187,16 @@ impl Processes for Children {
         command.stdin(Stdio::piped()).stdout(log).stderr(copy).env("TRIBUNAL_RUN", &self.run);
         let child = spawner::spawn(command).await;
         let child = child.map_err(|e| format!("cannot run `{program}`: {e}"))?;
-        *self.slot(i) = Slot::Running(child);
+        let mut slot = self.slot(i);
+        self.asked[i].store(false, Relaxed);
+        *slot = Slot::Running(child);
         Ok(())
     }
 
     async fn strike(&self, i: usize) -> Result<(), String> {
         match &*self.slot(i) {
             Slot::Running(child) | Slot::Paused(child) => {
+                self.asked[i].store(true, Relaxed);
                 send(child, Signal::KILL).map_err(|e| e.to_string())
             }
             Slot::Never | Slot::Dead(_) => Ok(()),
@@ -212,6 +218,7 @@ impl Processes for Children {
 
     async fn stop(&self, i: usize) -> Result<(), String> {
         if let Slot::Running(child) | Slot::Paused(child) = &*self.slot(i) {
+            self.asked[i].store(true, Relaxed);
             send(child, Signal::TERM).map_err(|e| e.to_string())?;
         }
         let deadline = tokio::time::Instant::now() + GRACE;

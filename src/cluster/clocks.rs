@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use nemesis::Capability;
 use std::{
     sync::{
-        Arc, Mutex,
+        Arc,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
     time::Duration,
@@ -22,7 +22,8 @@ const AGAIN: [Duration; 4] =
 /// The wall clocks of all nodes.
 pub struct Clocks {
     agents: Result<Vec<Arc<Agent>>, String>,
-    wanted: Vec<Arc<Mutex<i64>>>,
+    /// What each clock is to be off by; locked while it is set, so that a late change cannot overtake a later one.
+    wanted: Vec<Arc<tokio::sync::Mutex<i64>>>,
     /// Nodes that were watched and make no raw system calls for the time.
     reachable: Vec<AtomicBool>,
 }
@@ -49,7 +50,8 @@ impl Clocks {
         if let (Ok(pid), true) = (&pid, offset_ns != 0) {
             self.refuse_the_unreachable(i, *pid).await?;
         }
-        *self.wanted[i].lock().unwrap_or_else(|e| e.into_inner()) = offset_ns;
+        let mut wanted = self.wanted[i].lock().await;
+        *wanted = offset_ns;
         match pid {
             Ok(pid) => self.agent(i)?.ask(Request::SetClock { pid, offset_ns }).await,
             Err(_) if offset_ns == 0 => Ok(0),
@@ -83,19 +85,16 @@ impl Clocks {
     /// A node was started.
     pub fn started(&self, i: usize, pid: i32) {
         let (Ok(agent), wanted) = (self.agent(i), self.wanted[i].clone()) else { return };
-        let now = move || *wanted.lock().unwrap_or_else(|e| e.into_inner());
-        let offset_ns = now();
-        if offset_ns == 0 {
-            return;
-        }
         let agent = agent.clone();
         tokio::spawn(async move {
             for pause in AGAIN {
                 tokio::time::sleep(pause).await;
-                if now() != offset_ns {
+                let offset_ns = wanted.lock().await;
+                if *offset_ns == 0 {
                     return;
                 }
-                let _: Result<i64, String> = agent.ask(Request::SetClock { pid, offset_ns }).await;
+                let _: Result<i64, String> =
+                    agent.ask(Request::SetClock { pid, offset_ns: *offset_ns }).await;
             }
         });
     }

@@ -42,7 +42,6 @@ struct Stats {
     delayed_ns: u64,
     errors: u64,
     refused_full: u64,
-    unsynced_bytes: u64,
 }
 
 /// What a power failure took.
@@ -57,15 +56,6 @@ pub struct Loss {
 }
 
 impl Loss {
-    /// Both together.
-    pub fn and(self, other: Loss) -> Loss {
-        Loss {
-            files: self.files.max(other.files),
-            lost_bytes: self.lost_bytes + other.lost_bytes,
-            kept_bytes: self.kept_bytes.max(other.kept_bytes),
-        }
-    }
-
     /// In words.
     pub fn words(&self, torn: bool) -> String {
         let kept = if torn { format!(" and kept {}", self.kept_bytes) } else { String::new() };
@@ -131,27 +121,39 @@ impl Disks {
         )
     }
 
-    /// Holds up syncs until something is written that is not synced, so that a power failure has something to take.
-    /// A disk that is slow for a moment before the power goes is nothing that a node may complain of.
-    pub async fn before_power_failure(&self, i: usize) -> Result<(), String> {
+    /// Holds up syncs until the node waits for one, so that a power failure has something to take. A disk that is slow for
+    /// a moment before the power goes is nothing that a node may complain of. Returns whether a sync is held.
+    pub async fn hold_syncs(&self, i: usize) -> Result<bool, String> {
+        let before = self.ask_stats(i).await?.syncs;
         let slow = DiskTrouble { sync_delay: nemesis::Span(BROWNOUT * 4), ..DiskTrouble::default() };
         self.trouble(i, slow).await?;
+        let mut held = false;
         for _ in 0..BROWNOUT.as_millis() / 5 {
-            if self.ask_stats(i).await?.unsynced_bytes > 0 {
+            held = self.ask_stats(i).await.is_ok_and(|s| s.syncs > before);
+            if held {
                 break;
             }
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
-        Ok(())
+        Ok(held)
     }
 
-    /// Takes what was not synced, from the folder of a node that is dead.
-    pub async fn power_failure(&self, i: usize, torn: Option<u64>) -> Result<Loss, String> {
+    /// From now on nothing is written or synced any more, and syncs that are held fail: a process cannot end while the
+    /// kernel waits for one.
+    pub async fn cut_power(&self, i: usize) -> Result<(), String> {
         let (agent, at) = self.mounted(i)?;
-        let loss = agent.ask(Request::PowerFailure { at: at.to_owned(), torn }).await;
-        // Whatever happened, the disk is healthy when the power is back.
+        agent.ask(Request::CutPower { at: at.to_owned() }).await
+    }
+
+    /// The power is back. If the node is gone, what was not synced is taken first.
+    pub async fn restore_power(&self, i: usize, gone: bool, torn: Option<u64>) -> Result<Loss, String> {
+        let (agent, at) = self.mounted(i)?;
+        // Before the undo, which makes the kernel write what it still has, to be undone like the rest.
         self.trouble(i, DiskTrouble::default()).await?;
-        loss
+        match gone {
+            true => agent.ask(Request::PowerFailure { at: at.to_owned(), torn }).await,
+            false => Ok(Loss { files: 0, lost_bytes: 0, kept_bytes: 0 }),
+        }
     }
 
     /// Damages synced bytes of a node that is not running.

@@ -124,7 +124,8 @@ impl Firewall {
             firewall.refresh(i, &mut *firewall.states[i].lock().await).await?;
         }
         firewall.abilities = firewall.find_out().await;
-        if firewall.abilities.get(&Capability::Delay).is_some_and(Result::is_err) && wanted.netem {
+        let lacks = |c| firewall.abilities.get(&c).is_some_and(Result::is_err);
+        if wanted.netem && (lacks(Capability::Delay) || lacks(Capability::Scramble)) {
             match wanted.stand_ins {
                 true => firewall.stand_in(run, wanted.seed).await?,
                 false => firewall.hint(),
@@ -238,7 +239,12 @@ impl Firewall {
         if self.queue.is_none() && rules::of(&before) == rules::of(&state.incoming) {
             return Ok(());
         }
-        self.refresh(to, &mut state).await
+        let refreshed = self.refresh(to, &mut state).await;
+        if refreshed.is_err() {
+            // What is not in force must be tried again.
+            state.incoming = before;
+        }
+        refreshed
     }
 }
 

@@ -44,12 +44,20 @@ pub async fn prepare(mut around: Surroundings) -> Result<Assembly> {
     let hosts: Vec<Arc<Host>> = (logins.into_iter().zip(&around.names))
         .map(|(login, name)| Arc::new(Host::new(login, name, &around.run, &sockets, &around.spec)))
         .collect();
-    let mut agents = Vec::new();
+    let mut ground = Ground { hosts: hosts.clone(), agents: vec![], sockets, _record: around.record.take() };
     for host in &hosts {
-        agents.push(Arc::new(host.enter(&around.program).await?));
+        match host.enter(&around.program).await {
+            Ok(agent) => ground.agents.push(Arc::new(agent)),
+            Err(why) => {
+                host.forget().await;
+                for trouble in ground.tear_down().await {
+                    eprintln!("warning: {trouble}");
+                }
+                return Err(why);
+            }
+        }
     }
-    let ground =
-        Ground { hosts: hosts.clone(), agents: agents.clone(), sockets, _record: around.record.take() };
+    let agents = ground.agents.clone();
     match build(&around, &hosts, &agents).await {
         Ok(parts) => Ok(Assembly::new(Parts { ground: Box::new(ground), ..parts })),
         Err(why) => {

@@ -3,12 +3,15 @@
 //! Observed by the disk's own counters: a fault that no call of the node met did not bite. A node may end because of a
 //! full or failing disk, and rightly so: it is started again when the disk is healthy.
 
-use super::{Nemesis, Running, all_of};
+use super::{MS, Nemesis, Running, all_of};
 use crate::{
     cluster::{ClusterError, DiskTrouble, NodeState},
     fault::FaultKind,
     schedule::Step,
 };
+
+/// How long a node may take to end because of a fault that is over.
+const ABOUT_TO_END: u64 = 2_000 * MS;
 
 impl Nemesis {
     pub(super) async fn inject_disk(&self, step: &Step, run: &mut Running) -> Result<(), ClusterError> {
@@ -33,15 +36,15 @@ impl Nemesis {
             let (now, before) = (self.cluster.disk_stats(node).await, run.disks[node]);
             let (hits, what) = match step.fault.fault {
                 FaultKind::SlowDisk => {
-                    let (n, ns) =
-                        (now.delayed_syncs - before.delayed_syncs, now.delayed_ns - before.delayed_ns);
+                    let n = now.delayed_syncs.saturating_sub(before.delayed_syncs);
+                    let ns = now.delayed_ns.saturating_sub(before.delayed_ns);
                     let mean = ns.checked_div(n).unwrap_or(0);
                     (n, format!("fsyncs took {:.0} ms longer on average", mean as f64 / 1e6))
                 }
                 FaultKind::DiskFull => {
-                    (now.refused_full - before.refused_full, "writes found no space".to_owned())
+                    (now.refused_full.saturating_sub(before.refused_full), "writes found no space".to_owned())
                 }
-                _ => (now.errors - before.errors, "calls failed with EIO".to_owned()),
+                _ => (now.errors.saturating_sub(before.errors), "calls failed with EIO".to_owned()),
             };
             if hits == 0 {
                 missing.push(format!("{node} asked nothing of its disk"));
@@ -65,11 +68,19 @@ impl Nemesis {
     /// Starts those of the targets that the fault has ended.
     pub(super) async fn revive(&self, run: &Running) -> Result<(), ClusterError> {
         for node in &run.targets {
-            let state = self.cluster.state(node).await;
-            self.cluster.excuse(node, false);
-            if let NodeState::Dead(_) = state {
-                self.cluster.start(node).await?;
+            // A node that met the fault just before it was healed may still be about to end because of it.
+            let until = self.timeline.now() + ABOUT_TO_END;
+            loop {
+                if let NodeState::Dead(_) = self.cluster.state(node).await {
+                    self.cluster.start(node).await?;
+                    break;
+                }
+                if self.cluster.answers(node).await || self.timeline.now() > until {
+                    break;
+                }
+                self.timeline.sleep_until(self.timeline.now() + 20 * MS).await;
             }
+            self.cluster.excuse(node, false);
         }
         Ok(())
     }

@@ -118,23 +118,54 @@ impl Nemesis {
         };
     }
 
+    /// Every link that nobody else has cut must pass probes again, undisturbed; where there are no probes, one must pass
+    /// bytes: the others may have nothing to carry.
     pub(super) async fn network_healed(
         &self,
+        step: &Step,
         run: &Running,
         before: &BTreeMap<Link, LinkStats>,
     ) -> Result<Effect, String> {
-        let now = self.stats(&run.links).await;
-        let open = |l: &&Link| now[*l].delivered_bytes > before.get(*l).map_or(0, |s| s.delivered_bytes);
-        let count = run.links.iter().filter(open).count();
-        if count == 0 {
-            // Perhaps nobody has anything to send, or everybody waits out a back-off.
-            let passed = self.probe(&run.links).await.values().filter(|p| p.arrived > 0).count();
-            if passed == 0 {
-                return Err("no bytes pass the links".to_owned());
-            }
-            return Ok(Effect::seen(format!("probes pass {passed} links again")));
+        let cut = self.cut_links().await;
+        let ours: BTreeSet<Link> = run.links.difference(&cut).cloned().collect();
+        if ours.is_empty() {
+            return Ok(Effect::missing("all of its links are cut by another fault"));
         }
-        Ok(Effect::seen(format!("bytes pass again ({count} of {} links at once)", run.links.len())))
+        let sent = all(ours.iter().map(|link| self.cluster.probe(link, PACKETS / 4)).collect()).await;
+        let probes: BTreeMap<&Link, Probe> =
+            ours.iter().zip(sent).filter_map(|(l, p)| Some((l, p?))).collect();
+        if probes.is_empty() {
+            let now = self.stats(&ours).await;
+            let open = |l: &&Link| now[*l].delivered_bytes > before.get(*l).map_or(0, |s| s.delivered_bytes);
+            let count = ours.iter().filter(open).count();
+            let text = format!("bytes pass again ({count} of {} links at once)", ours.len());
+            return if count > 0 {
+                Ok(Effect::seen(text))
+            } else {
+                Err("no bytes pass the links".to_owned())
+            };
+        }
+        let disturbed = |link: &Link, p: &Probe| match step.fault.fault {
+            FaultKind::Slow => {
+                let delay = step.fault.link.unwrap_or_default().delay.ns() as i64;
+                let (before, _) = run.probes.get(link).copied().unwrap_or_default();
+                delay > 0 && before.arrived > 0 && p.mean_ns - before.mean_ns > delay / 2
+            }
+            FaultKind::Loss => p.arrived < p.sent,
+            FaultKind::Duplicate => p.duplicates > 0,
+            FaultKind::Reorder => p.overtaken > 0,
+            FaultKind::Corrupt => p.corrupted > 0,
+            _ => false,
+        };
+        let wrong: Vec<String> = probes
+            .iter()
+            .filter(|(l, p)| p.arrived == 0 || disturbed(l, p))
+            .map(|(l, _)| l.to_string())
+            .collect();
+        if wrong.is_empty() {
+            return Ok(Effect::seen(format!("probes pass {} links undisturbed", probes.len())));
+        }
+        Err(format!("probes do not pass undisturbed over {}", wrong.join(" ")))
     }
 }
 
@@ -146,7 +177,7 @@ fn cut_effect(run: &Running, after: &BTreeMap<Link, LinkStats>) -> Effect {
         let of = |m: &BTreeMap<Link, LinkStats>| m.get(link).copied().unwrap_or_default();
         let (a, b, cut) = (of(after), of(&run.before), of(&run.at_cut));
         // What came since the cut, the settling time included; what was let through counts only after it.
-        let bytes = (a.held_bytes - cut.held_bytes) + (a.resets - cut.resets);
+        let bytes = a.held_bytes.saturating_sub(cut.held_bytes) + a.resets.saturating_sub(cut.resets);
         if a.delivered_bytes > b.delivered_bytes {
             leaks.push(format!("{link} let {} bytes through", a.delivered_bytes - b.delivered_bytes));
         } else if bytes > 0 {
@@ -163,7 +194,8 @@ fn cut_effect(run: &Running, after: &BTreeMap<Link, LinkStats>) -> Effect {
     let probes = if probed > 0 { format!(", none of {probed} probes arrived") } else { String::new() };
     match (leaks.is_empty(), held) {
         (false, _) => Effect::missing(leaks.join(", ")),
-        (true, (0, _)) if probed == 0 => Effect::missing("nothing tried to pass the cut links"),
+        // Probes count: what was dropped of them, the rules have counted too.
+        (true, (0, _)) => Effect::missing("nothing tried to pass the cut links"),
         (true, (n, bytes)) => {
             Effect::seen(format!("{n} of {} links silent, {bytes} B held{probes}", run.links.len()))
         }
@@ -181,7 +213,6 @@ fn shape_effect(step: &Step, run: &Running, after: &BTreeMap<Link, LinkStats>) -
     let (lost, limited) = (sum(|s| s.lost), sum(|s| s.limited));
     let mean = ns.checked_div(chunks).unwrap_or(0);
     let probe = Probes::of(run);
-    let wanted_delay = want.delay.ns() > 0 || want.jitter.ns() > 0 || want.bytes_per_second > 0;
     let mut text = Vec::new();
     if chunks > 0 {
         text.push(format!("{chunks} chunks kept {:.1} ms on average", mean as f64 / 1e6));
@@ -202,12 +233,12 @@ fn shape_effect(step: &Step, run: &Running, after: &BTreeMap<Link, LinkStats>) -
     let seen = match run.receipt.kind {
         FaultKind::Slow => {
             let delayed = want.delay.ns() > 0 || want.jitter.ns() > 0;
-            (wanted_delay && by_proxy)
-                || (delayed && slowed)
-                || (want.bytes_per_second > 0 && limited > 0)
+            (delayed && (by_proxy || slowed))
+                || (want.bytes_per_second > 0 && (limited > 0 || (!delayed && by_proxy)))
                 || (want.reset_probability > 0.0 && resets > 0)
         }
-        FaultKind::Loss => lost > 0 || probe.sent > probe.arrived,
+        // By the rule's own counter: another fault may lose probes as well.
+        FaultKind::Loss => lost > 0,
         FaultKind::Duplicate => probe.duplicates > 0,
         FaultKind::Reorder => probe.overtaken > 0,
         _ => probe.corrupted > 0,

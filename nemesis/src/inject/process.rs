@@ -33,8 +33,9 @@ impl Nemesis {
                 let lost = all(run.targets.iter().map(|x| c.power_failure(x, torn)).collect()).await;
                 for (node, lost) in run.targets.iter().zip(lost) {
                     let (bytes, words) = lost?;
-                    if bytes > 0 {
-                        run.lost.push(format!("{node} lost {words}"));
+                    match bytes {
+                        0 => run.unlost.push(format!("{node} lost {words}")),
+                        _ => run.lost.push(format!("{node} lost {words}")),
                     }
                 }
                 Ok(())
@@ -66,7 +67,7 @@ impl Nemesis {
             }
         }
         if matches!(kind, FaultKind::PowerFailure | FaultKind::TornWrite) && run.lost.is_empty() {
-            missing.push("everything that had been written was synced: nothing was lost".to_owned());
+            missing.append(&mut run.unlost);
         }
         seen.append(&mut run.lost);
         run.conclude(seen, missing);

@@ -129,9 +129,12 @@ fn members(around: &Surroundings, addresses: &[Ipv4Addr]) -> Result<Vec<Node>> {
 }
 
 async fn address_of(id: &str) -> Result<Ipv4Addr> {
-    const FORMAT: &str = "{{range .NetworkSettings.Networks}}{{.IPAddress}} {{end}}";
+    const FORMAT: &str = "{{range .NetworkSettings.Networks}}{{.IPAddress}} {{.GlobalIPv6Address}} {{end}}";
     let text = docker(&["inspect", "--format", FORMAT, id]).await.map_err(anyhow::Error::msg)?;
-    let first = text.split_whitespace().next().context("it has no address")?;
+    let [first] = text.split_whitespace().collect::<Vec<_>>()[..] else {
+        // A cut by one address would leave the others.
+        bail!("it must have exactly one address, in one network and of IPv4, and it has: {text}");
+    };
     first.parse().with_context(|| format!("`{first}` is no IPv4 address"))
 }
 
@@ -256,7 +259,8 @@ fn override_for(text: &str, run: &str, services: &[String], subnet: u8) -> Resul
     for section in ["services", "networks", "volumes"] {
         let mut all = Mapping::new();
         if let Some(Value::Mapping(given)) = project.get(section) {
-            let ours = given.iter().filter(|(_, v)| v.get("external").is_none());
+            let ours =
+                given.iter().filter(|(_, v)| v.get("external").is_none_or(|e| e.as_bool() == Some(false)));
             all.extend(ours.map(|(name, _)| (name.clone(), labelled(run))));
         }
         if section == "networks" && !all.contains_key("default") {

@@ -233,7 +233,13 @@ impl Processes for Containers {
             docker(&["unpause", &self.all[i].container]).await?;
         }
         if matches!(now.status.as_str(), "running" | "paused") {
-            docker(&["kill", "--signal", "KILL", &self.all[i].container]).await?;
+            let killed = docker(&["kill", "--signal", "KILL", &self.all[i].container]).await;
+            // It may have ended in this moment.
+            if let Err(why) = killed
+                && !why.contains("is not running")
+            {
+                return Err(why);
+            }
         }
         Ok(())
     }

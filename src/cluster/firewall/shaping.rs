@@ -288,15 +288,15 @@ fn commands(device: &str, class: usize, address: Ipv4Addr, shape: LinkShape) -> 
 
 /// Tries to have packets copied, in a chain to which nothing leads.
 async fn try_copying(spot: &Spot) -> Result<(), String> {
-    const CHAIN: &str = "TRIB-try";
+    let chain = format!("TRIB-try-{:08x}", rand::random::<u32>());
     let mangle = async |words: &[&str]| {
         let argv: Vec<&str> = ["iptables", "-w", "-t", "mangle"].iter().chain(words).copied().collect();
         spot.agent.run(&argv, None).await
     };
-    mangle(&["-N", CHAIN]).await?;
-    let tried = mangle(&["-A", CHAIN, "-d", "127.0.0.1", "-j", "TEE", "--gateway", "127.0.0.1"]).await;
-    mangle(&["-F", CHAIN]).await?;
-    mangle(&["-X", CHAIN]).await?;
+    mangle(&["-N", &chain]).await?;
+    let tried = mangle(&["-A", &chain, "-d", "127.0.0.1", "-j", "TEE", "--gateway", "127.0.0.1"]).await;
+    mangle(&["-F", &chain]).await?;
+    mangle(&["-X", &chain]).await?;
     tried.map(|_| ()).map_err(|why| {
         let said = why.lines().last().unwrap_or_default().trim().to_owned();
         format!(

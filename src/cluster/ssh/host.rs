@@ -62,7 +62,7 @@ impl Host {
         let mut option = |text: String| options.extend(["-o".into(), text.into()]);
         option("BatchMode=yes".to_owned());
         option("ConnectTimeout=10".to_owned());
-        // A host that is gone is noticed, and its agent notices that we are.
+        // A host that is gone is noticed.
         option("ServerAliveInterval=5".to_owned());
         option("ControlMaster=auto".to_owned());
         option(format!("ControlPath={}/%C", sockets.display()));
@@ -132,6 +132,14 @@ impl Host {
                 self.login.destination
             )
         })
+    }
+
+    /// Removes the folder of a host on which no agent could be started. That may fail like everything before it.
+    pub async fn forget(&self) {
+        let mut command =
+            tokio::process::Command::from(self.ssh(&format!("rm -rf {}", quoted(&self.folder))));
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).process_group(0);
+        let _ = command.status().await;
     }
 
     /// Ends the connection. Returns what went wrong.
