@@ -4,6 +4,7 @@
 //! - {fault: kill, target: leader}
 //! - {fault: partition, shape: isolate-leader}
 //! - {fault: slow, target: one, link: {delay: 50ms, jitter: 20ms}}
+//! - {fault: slow, target: n1, peers: n2, link: {delay: 50ms}}
 //! - {fault: loss, target: all, link: {loss: 0.2}}
 //! - {fault: clock-bump, target: leader, clock: {behind: 2s}}
 //! - {fault: slow-disk, target: minority, disk: {sync-delay: 100ms}}
@@ -207,6 +208,9 @@ pub struct Fault {
     /// What the links do (slow, loss, duplicate, reorder, corrupt).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub link: Option<LinkShape>,
+    /// Only the links between the target and these (slow, loss, duplicate, reorder, corrupt): one link can be slow.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub peers: Option<Target>,
     /// What the clock does (clock-bump, clock-strobe, clock-drift).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub clock: Option<ClockChange>,
@@ -268,6 +272,7 @@ impl Fault {
         let takes_link = family == Family::Network && kind != FaultKind::Partition;
         let belongs = [
             ("link", self.link.is_some(), takes_link, "slow, loss, duplicate, reorder and corrupt"),
+            ("peers", self.peers.is_some(), takes_link, "slow, loss, duplicate, reorder and corrupt"),
             ("reset", self.reset, kind == FaultKind::Partition, "partition"),
             ("clock", self.clock.is_some(), family == Family::Clock, "the clock faults"),
             ("disk", self.disk.is_some(), family == Family::Disk, "slow-disk and disk-full"),
@@ -340,7 +345,10 @@ impl Fault {
     pub fn describe(&self) -> String {
         match self.shape {
             Some(shape) => format!("{} {}{}", self.fault, shape, if self.reset { " (reset)" } else { "" }),
-            None => format!("{} {}", self.fault, self.target),
+            None => match &self.peers {
+                Some(peers) => format!("{} {} to {peers}", self.fault, self.target),
+                None => format!("{} {}", self.fault, self.target),
+            },
         }
     }
 }

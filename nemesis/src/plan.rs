@@ -130,14 +130,15 @@ impl Plan {
             if let Some(mistake) = fault.mistake() {
                 return Err(PlanError(format!("in `{}`: {mistake}", fault.describe())));
             }
-            if let Target::Named(names) = &fault.target
-                && let Some(bad) = names.iter().find(|x| !nodes.iter().any(|n| n.as_str() == &***x))
-            {
-                return Err(PlanError(format!(
-                    "in `{}`: there is no node {bad}; the nodes are {}",
-                    fault.describe(),
-                    nodes.join(", ")
-                )));
+            for target in [Some(&fault.target), fault.peers.as_ref()].into_iter().flatten() {
+                let Target::Named(names) = target else { continue };
+                if let Some(bad) = names.iter().find(|x| !nodes.iter().any(|n| n.as_str() == &***x)) {
+                    return Err(PlanError(format!(
+                        "in `{}`: there is no node {bad}; the nodes are {}",
+                        fault.describe(),
+                        nodes.join(", ")
+                    )));
+                }
             }
         }
         Ok(())

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! DIR/wal    "PAXOSKV1" frame(header) frame frame frame …          DIR/lock   held while a node runs
-//! DIR/synced end u64 │ crc32 u32                                   how far the log was certainly on the disk
+//! DIR/synced end u64 │ crc32 u32, twice, written in turns           how far the log was certainly on the disk
 //! frame      len u32 │ crc32 u32 │ record record …                 all records of one sync; crc over offset and records
 //! record     kind u8 │ len u32 │ payload                           payloads are those of proto/wal.proto
 //! ```
@@ -146,6 +146,8 @@ pub struct Log {
     path: PathBuf,
     end: u64,
     synced: File,
+    /// Notes written, so that the last but one survives a write that is cut short (a full disk).
+    notes: u64,
     aside: Option<Aside>,
     _lock: File,
 }
@@ -197,7 +199,7 @@ impl Log {
             file.set_len(end).and_then(|()| file.sync_data()).map_err(io("cut the torn end of", &path))?;
         }
         file.seek(SeekFrom::Start(end)).map_err(io("seek in", &path))?;
-        Ok((Log { file, path, end, synced, aside: None, _lock: lock }, recovered))
+        Ok((Log { file, path, end, synced, notes: 0, aside: None, _lock: lock }, recovered))
     }
 
     /// Hands the records to the operating system, as one frame.
@@ -232,7 +234,8 @@ impl Log {
     pub fn sync(&mut self) -> io::Result<()> {
         self.file.sync_data()?;
         // Not synced: a note that is old is true as well.
-        self.synced.write_all_at(&note(self.end), 0)
+        self.notes += 1;
+        self.synced.write_all_at(&note(self.end), (self.notes % 2) * NOTE as u64)
     }
 
     /// From now on promises go to a file of their own that is never synced, and are read back from there; nothing but a
@@ -269,9 +272,12 @@ impl Log {
     }
 }
 
-/// The content of `synced`.
-fn note(end: u64) -> [u8; 12] {
-    let mut bytes = [0; 12];
+/// Bytes of one note.
+const NOTE: usize = 12;
+
+/// One note of `synced`.
+fn note(end: u64) -> [u8; NOTE] {
+    let mut bytes = [0; NOTE];
     bytes[..8].copy_from_slice(&end.to_le_bytes());
     bytes[8..].copy_from_slice(&crc32fast::hash(&end.to_le_bytes()).to_le_bytes());
     bytes
@@ -281,18 +287,22 @@ fn note(end: u64) -> [u8; 12] {
 fn open_note(path: &Path, end: u64) -> io::Result<File> {
     if !path.exists() {
         let mut file = File::create(path)?;
-        file.write_all(&note(end))?;
+        file.write_all(&[note(end), note(end)].concat())?;
         file.sync_all()?;
     }
     OpenOptions::new().read(true).write(true).open(path)
 }
 
-/// How far the log was synced; `None` if that is unreadable. It is one sector's part, which is written whole or not at all.
+/// How far the log was synced, by the further of the two notes: the other may have been cut short. `None` if neither is
+/// readable.
 fn read_note(file: &File) -> io::Result<Option<u64>> {
-    let mut bytes = [0; 13];
+    let mut bytes = [0; 2 * NOTE];
     let n = file.read_at(&mut bytes, 0)?;
-    let end = bytes.first_chunk().map(|b| u64::from_le_bytes(*b));
-    Ok(end.filter(|end| n == 12 && bytes[..12] == note(*end)))
+    let read = |slot: &[u8]| {
+        let end = u64::from_le_bytes(*slot.first_chunk()?);
+        (slot == note(end)).then_some(end)
+    };
+    Ok(bytes[..n].chunks(NOTE).filter_map(read).max())
 }
 
 /// Creates a log that holds its header, or nothing at all: it gets its name only when it is complete and synced.

@@ -4,7 +4,7 @@
 //! can be undone.
 
 use super::Request;
-use rand::{RngExt, SeedableRng, seq::IndexedRandom};
+use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use std::{
     fs::{self, OpenOptions},
@@ -22,7 +22,9 @@ pub(super) fn damage(folder: &Path, truncate: bool, seed: u64) -> Result<(String
     let mut files = Vec::new();
     collect(folder, &mut files).map_err(|e| format!("cannot look into {}: {e}", folder.display()))?;
     files.sort();
-    let file = files.choose(&mut rng).ok_or_else(|| format!("there are no bytes in {}", folder.display()))?;
+    // The largest: what a node cannot do without, and not a hint beside it.
+    let file = files.iter().max_by_key(|file| file.metadata().map(|m| m.len()).unwrap_or(0));
+    let file = file.ok_or_else(|| format!("there are no bytes in {}", folder.display()))?;
     let failed = |e: std::io::Error| format!("cannot damage {}: {e}", file.display());
     let bytes = fs::read(file).map_err(failed)?;
     // A preallocated file ends in zeros that mean nothing yet: only what was written is worth damaging.

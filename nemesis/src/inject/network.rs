@@ -37,11 +37,25 @@ pub(super) fn choose(
         run.links = cut;
         return Ok(());
     }
-    run.links =
-        all_links(nodes).into_iter().filter(|l| wanted.contains(&l.from) || wanted.contains(&l.to)).collect();
-    run.receipt.on = wanted.join(" ");
+    let peers = step.fault.peers.as_ref().map(|p| p.resolve(nodes, leader, &mut step.rng()));
+    run.links = touched(nodes, &wanted, peers.as_deref());
+    if run.links.is_empty() {
+        return Err(format!("skipped: there is no link between {} and itself", wanted.join(" ")));
+    }
+    run.receipt.on = match &peers {
+        Some(peers) => format!("{} to {}", wanted.join(" "), peers.join(" ")),
+        None => wanted.join(" "),
+    };
     run.targets = wanted;
     Ok(())
+}
+
+/// The links from and to the wanted nodes; with peers, only those between the two.
+fn touched(nodes: &[NodeName], wanted: &[NodeName], peers: Option<&[NodeName]>) -> BTreeSet<Link> {
+    let other = |node: &NodeName| peers.is_none_or(|peers| peers.contains(node));
+    let touches =
+        |l: &Link| (wanted.contains(&l.from) && other(&l.to)) || (wanted.contains(&l.to) && other(&l.from));
+    all_links(nodes).into_iter().filter(touches).collect()
 }
 
 /// Whether a fault lasts long enough to be probed.
@@ -294,5 +308,18 @@ impl Probes {
             }
         }
         Some(text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_link_can_be_meant_or_all_of_a_node() {
+        let nodes: Vec<NodeName> = ["n1", "n2", "n3"].map(NodeName::from).to_vec();
+        let words = |links: BTreeSet<Link>| links.iter().map(Link::to_string).collect::<Vec<_>>().join(" ");
+        assert_eq!(words(touched(&nodes, &nodes[..1], Some(&nodes[1..2]))), "n1→n2 n2→n1");
+        assert_eq!(words(touched(&nodes, &nodes[..1], None)), "n1→n2 n1→n3 n2→n1 n3→n1");
     }
 }

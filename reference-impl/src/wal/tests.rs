@@ -111,12 +111,17 @@ fn damage_to_what_was_synced_is_never_taken_for_a_torn_write() {
 fn a_note_of_what_was_synced_that_is_unreadable_is_damage_and_a_missing_one_is_an_old_log() {
     let (dir, _) = written(&records(5));
     let note = dir.path().join("synced");
-    let mut bytes = std::fs::read(&note).unwrap();
-    bytes[3] ^= 1;
-    for damaged in [bytes, vec![], vec![0; 11], vec![0; 20]] {
+    let intact = std::fs::read(&note).unwrap();
+    let mut both = intact.clone();
+    (both[3], both[15]) = (both[3] ^ 1, both[15] ^ 1);
+    for damaged in [both, vec![], vec![7; 11], vec![7; 30]] {
         std::fs::write(&note, damaged).unwrap();
         assert!(matches!(Log::open(dir.path(), &identity()), Err(WalError::Foreign { .. })));
     }
+    // A disk that was full has cut one of them short.
+    let torn = [&[7; 5], &intact[5..]].concat();
+    std::fs::write(&note, torn).unwrap();
+    assert!(Log::open(dir.path(), &identity()).is_ok());
     std::fs::remove_file(&note).unwrap();
     assert!(Log::open(dir.path(), &identity()).is_ok());
 }
