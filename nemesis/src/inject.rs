@@ -504,10 +504,11 @@ pub fn all_links(nodes: &[NodeName]) -> BTreeSet<Link> {
     nodes.iter().flat_map(|a| nodes.iter().filter(move |b| *b != a).map(move |b| Link::new(a, b))).collect()
 }
 
-type Job<'a, T> = std::pin::Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+/// Something that is under way.
+pub type Job<'a, T> = std::pin::Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// Runs all jobs at the same time and returns what they returned, in their order.
-async fn all<T>(jobs: Vec<Job<'_, T>>) -> Vec<T> {
+pub async fn all<T>(jobs: Vec<Job<'_, T>>) -> Vec<T> {
     let mut jobs: Vec<(Job<'_, T>, Option<T>)> = jobs.into_iter().map(|job| (job, None)).collect();
     std::future::poll_fn(|cx| {
         for (job, done) in &mut jobs {

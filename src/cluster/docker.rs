@@ -22,7 +22,6 @@ use super::{
     firewall::{Firewall, Spot, Wanted},
 };
 use crate::{
-    adapter::{Node, Peer},
     machine,
     owner::{Owner, Record},
 };
@@ -32,8 +31,7 @@ use containers::{Container, Containers, GROUPS};
 use engine::docker;
 use nemesis::{Capability, NodeName};
 use std::{
-    collections::BTreeMap,
-    net::{Ipv4Addr, SocketAddr},
+    net::Ipv4Addr,
     path::Path,
     process::Command,
     sync::{Arc, Mutex},
@@ -41,8 +39,6 @@ use std::{
 
 /// The first two bytes of the subnets.
 const SUBNETS: [u8; 2] = [10, 214];
-/// The port of the first of the adapter's addresses; the others follow.
-const FIRST_PORT: u16 = 7000;
 /// Where a node finds its data.
 const DATA: &str = "/data";
 /// Where the program is in the image.
@@ -102,24 +98,8 @@ async fn build(around: &Surroundings, ground: &Arc<Ground>, holders: &str, image
         ground.keep(agent);
     }
     let clocks = clocks(around, ground, holders).await?;
-    let kinds = around.adapter.ports();
-    let Some(&peer_port) = kinds.first() else {
-        bail!("the adapter `{}` names no ports, so no nodes can be started for it", around.adapter.name());
-    };
-    let ports = |i: usize| -> BTreeMap<&'static str, SocketAddr> {
-        let numbers = around.spec.base_port.unwrap_or(FIRST_PORT)..;
-        numbers.zip(kinds).map(|(port, kind)| (*kind, (spots[i].address, port).into())).collect()
-    };
-    let member = |(i, name): (usize, &NodeName)| Node {
-        name: name.clone(),
-        id: i as u32 + 1,
-        ports: ports(i),
-        peers: (around.names.iter().enumerate())
-            .filter(|(j, _)| *j != i)
-            .map(|(j, peer)| Peer { name: peer.clone(), id: j as u32 + 1, address: ports(j)[peer_port] })
-            .collect(),
-        data: DATA.into(),
-    };
+    let addresses: Vec<Ipv4Addr> = spots.iter().map(|s| s.address).collect();
+    let members = around.members(&addresses, |_| DATA.into())?;
     let container = |(i, name): (usize, &NodeName)| Container {
         name: name.clone(),
         container: format!("{network}-{name}"),
@@ -136,7 +116,7 @@ async fn build(around: &Surroundings, ground: &Arc<Ground>, holders: &str, image
     let containers = around.names.iter().enumerate().map(container).collect();
     Ok(Assembly::new(Parts {
         adapter: around.adapter.clone(),
-        members: around.names.iter().enumerate().map(member).collect(),
+        members,
         logs: around.names.iter().map(|n| around.store.node_log(n)).collect(),
         processes: Box::new(Containers::new(containers)),
         network: Box::new(firewall),

@@ -16,7 +16,7 @@ pub mod shaping;
 use super::{Part, agents::Agent, network::Network};
 use crate::agent::Request;
 use async_trait::async_trait;
-use nemesis::{Capability, Cut, Link, LinkShape, LinkStats, NodeName, Probe};
+use nemesis::{Capability, Cut, Link, LinkShape, LinkStats, NodeName, Probe, inject::all};
 use rules::Rules;
 use serde::Deserialize;
 use shaping::Shaping;
@@ -275,9 +275,8 @@ impl Network for Firewall {
             receivers.entry(to).or_default().push((link, *shape));
             senders.entry(from).or_default().push((to, *shape));
         }
-        let cuts = receivers.into_iter().map(|(to, shapes)| self.shape_receiver(to, shapes));
-        let cuts = futures(cuts.collect()).await;
-        let mut results = cuts;
+        let cuts = receivers.into_iter().map(|(to, shapes)| Box::pin(self.shape_receiver(to, shapes)) as _);
+        let mut results = all(cuts.collect()).await;
         for (from, shapes) in senders {
             let mut state = self.states[from].lock().await;
             for (to, shape) in shapes {
@@ -387,25 +386,4 @@ async fn make_chain(agent: &Agent, chain: &str) -> Result<(), String> {
     at_end(&["-F", chain]).await?;
     run(&["-I", "INPUT", "1", "-j", chain]).await?;
     at_end(&["-D", "INPUT", "-j", chain]).await
-}
-
-/// Runs futures at the same time on this task and returns what they returned.
-async fn futures<T>(all: Vec<impl Future<Output = T>>) -> Vec<T> {
-    let mut all: Vec<_> = all.into_iter().map(|f| (Box::pin(f), None)).collect();
-    std::future::poll_fn(|cx| {
-        for (future, done) in &mut all {
-            if done.is_none()
-                && let std::task::Poll::Ready(value) = future.as_mut().poll(cx)
-            {
-                *done = Some(value);
-            }
-        }
-        if all.iter().any(|(_, done)| done.is_none()) {
-            std::task::Poll::Pending
-        } else {
-            std::task::Poll::Ready(())
-        }
-    })
-    .await;
-    all.into_iter().filter_map(|(_, done)| done).collect()
 }

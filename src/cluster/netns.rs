@@ -15,12 +15,7 @@ use super::{
     children::{Children, Place},
     firewall::{Firewall, Spot, Wanted},
 };
-use crate::{
-    adapter::{Node, Peer},
-    agent::Request,
-    machine,
-    owner::Record,
-};
+use crate::{agent::Request, machine, owner::Record};
 use anyhow::{Context, Result, bail};
 use async_trait::async_trait;
 use std::{ffi::OsString, net::Ipv4Addr, process::Command, sync::Arc};
@@ -50,28 +45,8 @@ pub async fn prepare(around: Surroundings) -> Result<Assembly> {
         Firewall::open(&around.run, spots.clone(), Wanted::by(&around)).await.map_err(anyhow::Error::msg)?;
     let disks = around.local_disks().await?;
     let clocks = around.local_clocks().await?;
-    let kinds = around.adapter.ports();
-    let Some(&peer_port) = kinds.first() else {
-        bail!("the adapter `{}` names no ports, so no nodes can be started for it", around.adapter.name());
-    };
-    let ports = |i: usize| {
-        // Everyone has an address of its own, so that ports need not differ.
-        (around.spec.base_port.unwrap_or(FIRST_PORT)..)
-            .zip(kinds)
-            .map(|(port, kind)| (*kind, (address(subnet, i), port).into()))
-            .collect::<std::collections::BTreeMap<_, std::net::SocketAddr>>()
-    };
-    let member = |(i, name): (usize, &nemesis::NodeName)| Node {
-        name: name.clone(),
-        id: i as u32 + 1,
-        ports: ports(i),
-        peers: (around.names.iter().enumerate())
-            .filter(|(j, _)| *j != i)
-            .map(|(j, peer)| Peer { name: peer.clone(), id: j as u32 + 1, address: ports(j)[peer_port] })
-            .collect(),
-        data: disks.folder(i),
-    };
-    let members: Vec<Node> = around.names.iter().enumerate().map(member).collect();
+    let addresses: Vec<Ipv4Addr> = spots.iter().map(|s| s.address).collect();
+    let members = around.members(&addresses, |i| disks.folder(i))?;
     let place = |name: &nemesis::NodeName| Place {
         name: name.clone(),
         log: around.store.node_log(name),
@@ -92,9 +67,6 @@ pub async fn prepare(around: Surroundings) -> Result<Assembly> {
         }),
     }))
 }
-
-/// The port of the first of the adapter's addresses; the others follow.
-const FIRST_PORT: u16 = 7000;
 
 fn address(subnet: u8, i: usize) -> Ipv4Addr {
     Ipv4Addr::new(SUBNETS[0], SUBNETS[1], subnet, 11 + i as u8)

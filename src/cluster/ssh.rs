@@ -19,7 +19,6 @@ use super::{
     firewall::{Firewall, Spot, Wanted},
 };
 use crate::{
-    adapter::{Node, Peer},
     agent::Request,
     machine,
     owner::{self, Record},
@@ -29,10 +28,7 @@ use async_trait::async_trait;
 use host::{Host, Login};
 use nemesis::{Capability, NodeName};
 use processes::{Remote, RemoteProcesses};
-use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, sync::Arc};
-
-/// The port of the first of the adapter's addresses; the others follow.
-const FIRST_PORT: u16 = 7000;
+use std::{net::Ipv4Addr, path::PathBuf, sync::Arc};
 
 /// Logs in everywhere and starts an agent on each host; starts no node yet.
 pub async fn prepare(mut around: Surroundings) -> Result<Assembly> {
@@ -107,31 +103,14 @@ async fn build(around: &Surroundings, hosts: &[Arc<Host>], agents: &[Arc<Agent>]
         true => Ok(agents.to_vec()),
         false => Err("the clocks were not prepared for faults".to_owned()),
     };
-    let kinds = around.adapter.ports();
-    let Some(&peer_port) = kinds.first() else {
-        bail!("the adapter `{}` names no ports, so no nodes can be started for it", around.adapter.name());
-    };
-    let ports = |i: usize| -> BTreeMap<&'static str, SocketAddr> {
-        let numbers = around.spec.base_port.unwrap_or(FIRST_PORT)..;
-        numbers.zip(kinds).map(|(port, kind)| (*kind, (hosts[i].login.address, port).into())).collect()
-    };
-    let member = |(i, name): (usize, &NodeName)| Node {
-        name: name.clone(),
-        id: i as u32 + 1,
-        ports: ports(i),
-        peers: (around.names.iter().enumerate())
-            .filter(|(j, _)| *j != i)
-            .map(|(j, peer)| Peer { name: peer.clone(), id: j as u32 + 1, address: ports(j)[peer_port] })
-            .collect(),
-        data: disks.folder(i),
-    };
+    let addresses: Vec<Ipv4Addr> = hosts.iter().map(|h| h.login.address).collect();
+    let members = around.members(&addresses, |i| disks.folder(i))?;
     let remote = |((name, host), agent): ((&NodeName, &Arc<Host>), &Arc<Agent>)| Remote {
         name: name.clone(),
         host: host.clone(),
         agent: agent.clone(),
         log: around.store.node_log(name),
     };
-    let members = around.names.iter().enumerate().map(member).collect();
     Ok(Parts {
         adapter: around.adapter.clone(),
         members,

@@ -6,11 +6,27 @@ use super::{
     clocks::Clocks,
     disks::{Disks, Folder},
 };
-use crate::{adapter::Adapter, agent::Request, machine, owner::Record, scenario::ClusterSpec, store::Store};
-use anyhow::{Context, Result};
+use crate::{
+    adapter::{Adapter, Node, Peer},
+    agent::Request,
+    machine,
+    owner::Record,
+    scenario::ClusterSpec,
+    store::Store,
+};
+use anyhow::{Context, Result, bail};
 use nemesis::{Capability, NodeName};
-use std::{collections::BTreeSet, path::PathBuf, process::Command, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{Ipv4Addr, SocketAddr},
+    path::PathBuf,
+    process::Command,
+    sync::Arc,
+};
 use tokio::sync::OnceCell;
+
+/// The port of the first of the adapter's addresses; the others follow.
+const FIRST_PORT: u16 = 7000;
 
 /// What a cluster is prepared from.
 pub struct Surroundings {
@@ -51,6 +67,36 @@ impl Surroundings {
         let record = Some(Record::write(&run)?);
         let local = OnceCell::new();
         Ok(Surroundings { adapter, names, store, seed, run, spec, needs, program, record, local })
+    }
+
+    /// The nodes, on hosts with addresses of their own, so that their ports need not differ.
+    ///
+    /// # Errors
+    /// If the adapter names no ports.
+    pub fn members(&self, addresses: &[Ipv4Addr], data: impl Fn(usize) -> PathBuf) -> Result<Vec<Node>> {
+        let kinds = self.adapter.ports();
+        let Some(&peer_port) = kinds.first() else {
+            bail!(
+                "the adapter `{}` names no ports, so nobody can say where its nodes are",
+                self.adapter.name()
+            );
+        };
+        let ports = |i: usize| -> BTreeMap<&'static str, SocketAddr> {
+            let numbers = self.spec.base_port.unwrap_or(FIRST_PORT)..;
+            let given = |kind: &str, port| self.spec.ports.get(kind).copied().unwrap_or(port);
+            numbers.zip(kinds).map(|(port, kind)| (*kind, (addresses[i], given(kind, port)).into())).collect()
+        };
+        let member = |(i, name): (usize, &NodeName)| Node {
+            name: name.clone(),
+            id: i as u32 + 1,
+            ports: ports(i),
+            peers: (self.names.iter().enumerate())
+                .filter(|(j, _)| *j != i)
+                .map(|(j, peer)| Peer { name: peer.clone(), id: j as u32 + 1, address: ports(j)[peer_port] })
+                .collect(),
+            data: data(i),
+        };
+        Ok(self.names.iter().enumerate().map(member).collect())
     }
 
     /// The arguments of an agent of this run.

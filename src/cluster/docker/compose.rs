@@ -14,7 +14,6 @@ use super::{
     enter, hold,
 };
 use crate::{
-    adapter::{Node, Peer},
     cluster::{
         Surroundings,
         agents::Agent,
@@ -30,7 +29,7 @@ use nemesis::NodeName;
 use serde_yaml::{Mapping, Value};
 use std::{
     collections::BTreeMap,
-    net::{Ipv4Addr, SocketAddr},
+    net::Ipv4Addr,
     path::{Path, PathBuf},
     process::Stdio,
     sync::Arc,
@@ -86,7 +85,7 @@ pub(super) async fn build(around: &Arc<Surroundings>, ground: &Arc<Ground>, side
     let containers = around.names.iter().enumerate().map(container).collect();
     let firewall =
         Firewall::open(&around.run, spots, Wanted::by(around)).await.map_err(anyhow::Error::msg)?;
-    let members = members(around, &addresses)?;
+    let members = around.members(&addresses, |_| PathBuf::new())?;
     let folder = |_: &NodeName| Folder { backing: PathBuf::new(), mount: None, agent: None };
     let why =
         "the data of a compose project is its own; put the image on trial with `cluster: {image: …}` instead";
@@ -100,32 +99,6 @@ pub(super) async fn build(around: &Arc<Surroundings>, ground: &Arc<Ground>, side
         clocks: clocks(around, ground, side).await?,
         ground: Box::new(ground.clone()),
     }))
-}
-
-fn members(around: &Surroundings, addresses: &[Ipv4Addr]) -> Result<Vec<Node>> {
-    let kinds = around.adapter.ports();
-    let Some(&peer_port) = kinds.first() else {
-        bail!(
-            "the adapter `{}` names no ports, so it cannot be told where the nodes are",
-            around.adapter.name()
-        );
-    };
-    let ports = |i: usize| -> BTreeMap<&'static str, SocketAddr> {
-        let numbers = around.spec.base_port.unwrap_or(super::FIRST_PORT)..;
-        let given = |kind: &str, port| around.spec.ports.get(kind).copied().unwrap_or(port);
-        numbers.zip(kinds).map(|(port, kind)| (*kind, (addresses[i], given(kind, port)).into())).collect()
-    };
-    let member = |(i, name): (usize, &NodeName)| Node {
-        name: name.clone(),
-        id: i as u32 + 1,
-        ports: ports(i),
-        peers: (around.names.iter().enumerate())
-            .filter(|(j, _)| *j != i)
-            .map(|(j, peer)| Peer { name: peer.clone(), id: j as u32 + 1, address: ports(j)[peer_port] })
-            .collect(),
-        data: PathBuf::new(),
-    };
-    Ok(around.names.iter().enumerate().map(member).collect())
 }
 
 async fn address_of(id: &str) -> Result<Ipv4Addr> {
