@@ -174,23 +174,36 @@ fn folders() -> Vec<PathBuf> {
     let below = |parent: &str| fs::read_dir(parent).into_iter().flatten().flatten().map(|e| e.path());
     let mut all = vec![PathBuf::from("/run/tribunal"), folder()];
     all.extend(below("/run/user").map(|user| user.join("tribunal")));
-    let ours = |p: &PathBuf| p.file_name().is_some_and(|n| n.to_string_lossy().starts_with("tribunal-"));
-    all.extend(below("/tmp").filter(ours));
+    all.extend(below("/tmp").filter(|path| is_folder_of_a_user(path)));
     all.sort();
     all.dedup();
     all
 }
 
+/// Whether a folder has the name of a user's records, `tribunal-<uid>`: what else begins like that is somebody else's.
+fn is_folder_of_a_user(path: &Path) -> bool {
+    let name = path.file_name().map(|n| n.to_string_lossy());
+    let uid = name.as_deref().and_then(|n| n.strip_prefix("tribunal-"));
+    uid.is_some_and(|uid| uid.parse::<u32>().is_ok())
+}
+
 /// All runs that have a record on this machine, with their owners.
 pub fn records() -> Vec<(String, Owner)> {
-    let entries = folders().into_iter().flat_map(|f| fs::read_dir(f).into_iter().flatten().flatten());
-    let read = |entry: fs::DirEntry| {
-        let owner = fs::read_to_string(entry.path()).ok()?.parse().ok()?;
-        Some((entry.file_name().to_string_lossy().into_owned(), owner))
-    };
-    let mut all: Vec<_> = entries.filter_map(read).collect();
-    all.sort_by(|a: &(String, Owner), b| a.0.cmp(&b.0));
+    let mut all: Vec<_> = folders().iter().flat_map(|folder| records_in(folder)).collect();
+    all.sort_by(|a, b| a.0.cmp(&b.0));
     all
+}
+
+/// The records in one folder. Anybody may have put anything there: only regular files of the right name are read, for
+/// whoever opens a FIFO waits for its other end.
+fn records_in(folder: &Path) -> Vec<(String, Owner)> {
+    let read = |entry: fs::DirEntry| {
+        let run = entry.file_name().into_string().ok().filter(|name| is_run(name))?;
+        entry.file_type().ok().filter(fs::FileType::is_file)?;
+        let owner = fs::read_to_string(entry.path()).ok()?.parse().ok()?;
+        Some((run, owner))
+    };
+    fs::read_dir(folder).into_iter().flatten().flatten().filter_map(read).collect()
 }
 
 /// Forgets the record of a run.
@@ -219,6 +232,31 @@ mod tests {
         assert_eq!(Owner { boot: "another".to_owned(), ..me.clone() }.life(), Life::Dead);
         assert!(matches!(Owner { machine: "x".to_owned(), ..me.clone() }.life(), Life::Unknown(_)));
         assert!(matches!(Owner { space: "1".to_owned(), ..me }.life(), Life::Unknown(_)));
+    }
+
+    /// Reading a FIFO would wait for ever: if this test hangs, it has failed.
+    #[test]
+    fn only_records_are_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        let me = Owner::this();
+        fs::write(at("t0123abcd"), me.to_string()).unwrap();
+        fs::write(at("notes"), me.to_string()).unwrap();
+        fs::write(at("t89abcdef"), "nonsense").unwrap();
+        std::os::unix::fs::symlink(at("t0123abcd"), at("t00000001")).unwrap();
+        for fifo in ["out", "t00000002"] {
+            let mode = rustix::fs::Mode::from_raw_mode(0o600);
+            rustix::fs::mknodat(rustix::fs::CWD, at(fifo), rustix::fs::FileType::Fifo, mode, 0).unwrap();
+        }
+        assert_eq!(records_in(folder.path()), [("t0123abcd".to_owned(), me)]);
+    }
+
+    #[test]
+    fn folders_of_records_are_known_by_the_name_of_a_user() {
+        assert!(is_folder_of_a_user(Path::new("/tmp/tribunal-1000")));
+        for other in ["/tmp/tribunal-uml.x7Qk2a", "/tmp/tribunal-", "/tmp/tribunal", "/tmp/1000"] {
+            assert!(!is_folder_of_a_user(Path::new(other)), "{other}");
+        }
     }
 
     #[test]
