@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::{
     event::{Event, Kind, Meta, Process},
-    op::{Op, ReadMode, Ret},
+    op::{Mop, Op, ReadMode, Ret},
     pairing::{HistoryError, OpOutcome, Operation, Problem},
     value::{Key, Value},
 };

@@ -8,7 +8,7 @@
 use std::sync::Arc;
 
 use checkers::{
-    Event, Header, History, Key, Kind, Meta, Op, Process, ReadMode, Ret, Value,
+    Event, Header, History, Key, Kind, Meta, Mop, Op, Process, ReadMode, Ret, Value,
     jsonl::{self, ReadError},
 };
 use proptest::{option, prelude::*};
@@ -67,11 +67,42 @@ fn op() -> impl Strategy<Value = (Op, Ret)> {
         (key(), value(), answer()).prop_map(|(key, value, ret)| (Op::Add { key, value }, ret)),
         (key(), value(), answer()).prop_map(|(key, value, ret)| (Op::Enqueue { key, value }, ret)),
         (key(), value()).prop_map(|(key, v)| (Op::Dequeue { key }, Ret::Value(v))),
-        (key(), answer()).prop_map(|(key, ret)| (Op::Acquire { key }, ret)),
-        (key(), answer()).prop_map(|(key, ret)| (Op::Release { key }, ret)),
+        (key(), value(), answer()).prop_map(|(key, owner, ret)| (Op::Acquire { key, owner }, ret)),
+        (key(), value(), answer()).prop_map(|(key, owner, ret)| (Op::Release { key, owner }, ret)),
+        (key(), value(), answer()).prop_map(|(key, value, ret)| (Op::Remove { key, value }, ret)),
+        (key(), value(), any::<bool>())
+            .prop_map(|(key, value, there)| (Op::Contains { key, value }, Ret::Value(there.into()))),
+        (key(), prop::collection::vec(value(), 0..3))
+            .prop_map(|(key, all)| (Op::Drain { key }, Ret::Value(all.into()))),
+        (key(), value(), answer()).prop_map(|(key, value, ret)| (Op::Push { key, value }, ret)),
+        (key(), value()).prop_map(|(key, v)| (Op::Pop { key }, Ret::Value(v))),
+        (key(), value()).prop_map(|(key, v)| (Op::Generate { key }, Ret::Value(v))),
+        (key(), key(), any::<i64>(), answer())
+            .prop_map(|(from, to, amount, ret)| (Op::Transfer { from, to, amount }, ret)),
+        txn(),
         (text(), option::of(key()), json(), prop_oneof![Just(Ret::Done), json().prop_map(Ret::Custom)])
             .prop_map(|(f, key, value, ret)| (Op::Custom { f: format!("x-{f}").into(), key, value }, ret)),
     ]
+}
+
+/// A transaction and what its reads may find.
+fn txn() -> impl Strategy<Value = (Op, Ret)> {
+    let mop = (0..3u8, key(), value());
+    prop::collection::vec(mop, 0..4).prop_map(|parts| {
+        let mut found = Vec::new();
+        let mops: Vec<Mop> = parts
+            .into_iter()
+            .map(|(f, key, value)| match f {
+                0 => {
+                    found.push(value);
+                    Mop::Read { key }
+                }
+                1 => Mop::Write { key, value },
+                _ => Mop::Append { key, value },
+            })
+            .collect();
+        (Op::Txn { mops: mops.into() }, Ret::Txn(found.into()))
+    })
 }
 
 fn meta() -> impl Strategy<Value = Meta> {

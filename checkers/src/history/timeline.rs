@@ -9,7 +9,7 @@
 //! The axis is condensed: only the order of calls and returns is true, which is all that linearizability is about;
 //! bars that overlap here overlapped then. Deliberately not for a whole history: it draws what it is given.
 
-use crate::{Op, OpOutcome, Operation, Ret};
+use crate::{Op, OpOutcome, Operation, Ret, Value, history::op::Mops};
 
 /// A short label: `w 5`, `r -> 3`, `cas 1->2 ok`, `cas 1->2 no (7)`, and `w 5 ?` when nobody knows.
 pub fn label(operation: &Operation) -> String {
@@ -22,12 +22,25 @@ pub fn label(operation: &Operation) -> String {
         Op::Add { value, .. } => format!("add {value}"),
         Op::Enqueue { value, .. } => format!("enq {value}"),
         Op::Dequeue { .. } => "deq".to_string(),
-        Op::Acquire { .. } => "acquire".to_string(),
-        Op::Release { .. } => "release".to_string(),
+        Op::Remove { value, .. } => format!("remove {value}"),
+        Op::Contains { value, .. } => format!("contains {value}"),
+        Op::Drain { .. } => "drain".to_string(),
+        Op::Push { value, .. } => format!("push {value}"),
+        Op::Pop { .. } => "pop".to_string(),
+        Op::Acquire { owner: Value::Nil, .. } => "acquire".to_string(),
+        Op::Acquire { owner, .. } => format!("acquire {owner}"),
+        Op::Release { owner: Value::Nil, .. } => "release".to_string(),
+        Op::Release { owner, .. } => format!("release {owner}"),
+        Op::Generate { .. } => "generate".to_string(),
+        Op::Transfer { from, to, amount } => format!("{from} pays {to} {amount}"),
+        Op::Txn { mops } => match &operation.outcome {
+            OpOutcome::Ok(Ret::Txn(found)) => return Mops(mops, Some(found)).to_string(),
+            _ => Mops(mops, None).to_string(),
+        },
         Op::Custom { f, .. } => f.to_string(),
     };
     match &operation.outcome {
-        OpOutcome::Ok(Ret::Done) => asked,
+        OpOutcome::Ok(Ret::Done | Ret::Txn(_)) => asked,
         OpOutcome::Ok(Ret::Value(value)) => format!("{asked} -> {value}"),
         OpOutcome::Ok(Ret::Swapped { swapped: true, .. }) => format!("{asked} ok"),
         OpOutcome::Ok(Ret::Swapped { swapped: false, found: None }) => format!("{asked} no"),

@@ -167,7 +167,7 @@ fn message(guilty: &Operation, guilt: &Guilt, unobservable: usize, origin: Optio
 /// What it was told.
 fn answer(operation: &Operation) -> String {
     match &operation.outcome {
-        OpOutcome::Ok(Ret::Done) => "succeeded".into(),
+        OpOutcome::Ok(Ret::Done | Ret::Txn(_)) => "succeeded".into(),
         OpOutcome::Ok(Ret::Value(value)) => format!("returned {value}"),
         OpOutcome::Ok(Ret::Swapped { swapped: true, .. }) => "did swap".into(),
         OpOutcome::Ok(Ret::Swapped { swapped: false, found: None }) => "did not swap".into(),

@@ -197,7 +197,7 @@ mod tests {
         let reads_number = Ret::Value(5.into());
         let error = kv.fit(&[(&append("a"), None), (&read(), Some(&reads_number))]).unwrap_err();
         assert!(error.contains("also holds 5"), "{error}");
-        let acquire = Op::Acquire { key: Value::Nil };
+        let acquire = Op::Acquire { key: Value::Nil, owner: Value::Nil };
         assert!(kv.fit(&[(&acquire, None)]).unwrap_err().contains("does not know \"acquire\""));
         assert!(Register::default().fit(&[(&append("a"), None)]).is_err());
     }

@@ -13,7 +13,7 @@ use rustc_hash::FxHashMap;
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
-use crate::{Event, Kind, Meta, Op, Process, ReadMode, Ret, Value};
+use crate::{Event, Kind, Meta, Mop, Op, Process, ReadMode, Ret, Value};
 
 /// The same few names come again in every line; each is stored once.
 #[derive(Default)]
@@ -106,6 +106,8 @@ pub(super) fn decode(text: &[u8], names: &mut Names) -> Result<Event, Broken> {
         Some(raw) => parse::<Value>(text, raw),
         None => Err(says(format!("{} needs a \"value\"", line.f))),
     };
+    // What the reads of a transaction found.
+    let mut found = Vec::new();
     let op = match &*line.f {
         "read" => {
             let mode = line.mode.as_deref().map_or(Ok(ReadMode::Default), str::parse).map_err(says)?;
@@ -123,15 +125,41 @@ pub(super) fn decode(text: &[u8], names: &mut Names) -> Result<Event, Broken> {
         "add" => Op::Add { key, value: argument()? },
         "enqueue" => Op::Enqueue { key, value: argument()? },
         "dequeue" => Op::Dequeue { key },
-        "acquire" => Op::Acquire { key },
-        "release" => Op::Release { key },
+        "remove" => Op::Remove { key, value: argument()? },
+        "contains" => Op::Contains { key, value: argument()? },
+        "drain" => Op::Drain { key },
+        "push" => Op::Push { key, value: argument()? },
+        "pop" => Op::Pop { key },
+        "generate" => Op::Generate { key },
+        "acquire" | "release" => {
+            let owner = line.value.map_or(Ok(Value::Nil), |raw| parse(text, raw))?;
+            if line.f == "acquire" { Op::Acquire { key, owner } } else { Op::Release { key, owner } }
+        }
+        "transfer" => {
+            let raw = line.value.ok_or_else(|| says("transfer needs a \"value\"".into()))?;
+            let Transfer { from, to, amount } = parse(text, raw)?;
+            Op::Transfer { from, to, amount }
+        }
+        "txn" => {
+            let mut mops = Vec::new();
+            let list = argument()?;
+            let Value::List(parts) = &list else {
+                return Err(says(format!("the value of a txn is a list of micro-operations, not {list}")));
+            };
+            for part in parts.iter() {
+                let (mop, read) = micro_operation(part).map_err(says)?;
+                mops.push(mop);
+                found.extend(read);
+            }
+            Op::Txn { mops: mops.into() }
+        }
         f => Op::Custom {
             f: names.share(Some(f.into())).unwrap_or_default(),
             key: line.key.clone(),
             value: line.value.map_or(Ok(serde_json::Value::Null), |raw| parse(text, raw))?,
         },
     };
-    let ret = if line.r#type == Kind::Ok { answer(text, &op, &line)? } else { None };
+    let ret = if line.r#type == Kind::Ok { answer(text, &op, &line, found)? } else { None };
     Ok(Event {
         index: line.index,
         time: line.time,
@@ -155,9 +183,10 @@ pub(super) fn decode(text: &[u8], names: &mut Names) -> Result<Event, Broken> {
 }
 
 /// What an ok says. An answer that is missing stays missing; `History::operations` complains where it is needed.
-fn answer(text: &[u8], op: &Op, line: &Line<'_>) -> Result<Option<Ret>, Broken> {
+fn answer(text: &[u8], op: &Op, line: &Line<'_>, found: Vec<Value>) -> Result<Option<Ret>, Broken> {
     Ok(match op {
-        Op::Read { .. } | Op::Dequeue { .. } => match line.value {
+        Op::Txn { .. } => Some(Ret::Txn(found.into())),
+        op if op.asks() => match line.value {
             Some(raw) => Some(Ret::Value(parse(text, raw)?)),
             None => None,
         },
@@ -171,6 +200,32 @@ fn answer(text: &[u8], op: &Op, line: &Line<'_>) -> Result<Option<Ret>, Broken> 
             None => Some(Ret::Done),
         },
     })
+}
+
+/// The argument of a transfer.
+#[derive(Deserialize)]
+struct Transfer {
+    from: Value,
+    to: Value,
+    amount: i64,
+}
+
+/// `["r", key, found]`, `["w", key, value]` or `["append", key, value]`, and what a read found.
+fn micro_operation(part: &Value) -> Result<(Mop, Option<Value>), String> {
+    let wrong = || {
+        format!(
+            "a micro-operation is [\"r\",key,found], [\"w\",key,value] or [\"append\",key,value], not {part}"
+        )
+    };
+    let Value::List(list) = part else { return Err(wrong()) };
+    let [Value::Text(f), key, value] = &list[..] else { return Err(wrong()) };
+    let (key, value) = (key.clone(), value.clone());
+    match &**f {
+        "r" => Ok((Mop::Read { key }, Some(value))),
+        "w" => Ok((Mop::Write { key, value }, None)),
+        "append" => Ok((Mop::Append { key, value }, None)),
+        _ => Err(wrong()),
+    }
 }
 
 /// Parses a part of the line; the column of an error is that of the line.

@@ -9,7 +9,7 @@
 
 use std::io;
 
-use crate::{Event, Kind, Meta, Op, Process, ReadMode, Ret, Value, history::op::BUILT_IN};
+use crate::{Event, Kind, Meta, Mop, Op, Process, ReadMode, Ret, Value, history::op::BUILT_IN};
 
 /// Adds the line of `event`, without its end.
 pub(super) fn encode(line: &mut Vec<u8>, event: &Event) -> io::Result<()> {
@@ -45,13 +45,21 @@ pub(super) fn encode(line: &mut Vec<u8>, event: &Event) -> io::Result<()> {
 fn encode_argument(line: &mut Vec<u8>, event: &Event) -> io::Result<()> {
     match (&event.op, event.kind, &event.ret) {
         // The answer takes the place of the argument; see `encode_answer`.
-        (Op::Read { .. } | Op::Dequeue { .. }, Kind::Ok, _) => {}
-        (Op::Read { .. } | Op::Dequeue { .. }, ..) => line.extend_from_slice(b",\"value\":null"),
+        (op, Kind::Ok, _) if op.asks() => {}
+        (op, ..) if op.asks() => line.extend_from_slice(b",\"value\":null"),
+        (Op::Txn { .. }, Kind::Ok, Some(_)) => {}
+        (Op::Txn { .. }, Kind::Ok, None) => {
+            return Err(refuse(event, "a transaction that is ok must say what its reads found"));
+        }
+        (Op::Txn { mops }, ..) => push_mops(line, mops, &[]),
         (
             Op::Write { value, .. }
             | Op::Append { value, .. }
             | Op::Add { value, .. }
-            | Op::Enqueue { value, .. },
+            | Op::Remove { value, .. }
+            | Op::Contains { value, .. }
+            | Op::Enqueue { value, .. }
+            | Op::Push { value, .. },
             ..,
         ) => push_value_field(line, b",\"value\":", value),
         (Op::Cas { expected, new, .. }, ..) => {
@@ -59,7 +67,15 @@ fn encode_argument(line: &mut Vec<u8>, event: &Event) -> io::Result<()> {
             push_value_field(line, b",", new);
             line.push(b']');
         }
-        (Op::Delete { .. } | Op::Acquire { .. } | Op::Release { .. }, ..) => {}
+        (Op::Acquire { owner, .. } | Op::Release { owner, .. }, ..) if *owner != Value::Nil => {
+            push_value_field(line, b",\"value\":", owner);
+        }
+        (Op::Transfer { from, to, amount }, ..) => {
+            push_value_field(line, b",\"value\":{\"from\":", from);
+            push_value_field(line, b",\"to\":", to);
+            push_value_field(line, b",\"amount\":", &Value::Int(*amount));
+            line.push(b'}');
+        }
         (Op::Custom { f, value, .. }, ..) => {
             if BUILT_IN.contains(&&**f) {
                 return Err(refuse(
@@ -70,8 +86,28 @@ fn encode_argument(line: &mut Vec<u8>, event: &Event) -> io::Result<()> {
             line.extend_from_slice(b",\"value\":");
             serde_json::to_writer(&mut *line, value)?;
         }
+        // The others have no argument.
+        _ => {}
     }
     Ok(())
+}
+
+/// A transaction, its reads filled in with what they found.
+fn push_mops(line: &mut Vec<u8>, mops: &[Mop], found: &[Value]) {
+    line.extend_from_slice(b",\"value\":[");
+    let mut found = found.iter();
+    for (i, mop) in mops.iter().enumerate() {
+        line.extend_from_slice(if i > 0 { b",[" } else { b"[" });
+        push_str(line, mop.f());
+        push_value_field(line, b",", mop.key());
+        let value = match mop {
+            Mop::Read { .. } => found.next().unwrap_or(&Value::Nil),
+            Mop::Write { value, .. } | Mop::Append { value, .. } => value,
+        };
+        push_value_field(line, b",", value);
+        line.push(b']');
+    }
+    line.push(b']');
 }
 
 fn encode_answer(line: &mut Vec<u8>, event: &Event) -> io::Result<()> {
@@ -84,12 +120,17 @@ fn encode_answer(line: &mut Vec<u8>, event: &Event) -> io::Result<()> {
     }
     match ret {
         Ret::Done => {}
-        Ret::Value(value) if event.op.must_answer() => push_value_field(line, b",\"value\":", value),
+        Ret::Value(value) if event.op.asks() => push_value_field(line, b",\"value\":", value),
         Ret::Value(value) => push_value_field(line, b",\"ret\":", value),
         Ret::Swapped { swapped, found } => {
             push_bool_field(line, b",\"swapped\":", *swapped);
             if let Some(found) = found {
                 push_value_field(line, b",\"found\":", found);
+            }
+        }
+        Ret::Txn(found) => {
+            if let Op::Txn { mops } = &event.op {
+                push_mops(line, mops, found);
             }
         }
         Ret::Custom(value) => {
