@@ -11,9 +11,12 @@
 //!
 //! A history alone is enough to judge. Deliberately without any knowledge of what is right.
 
+pub(crate) mod datum;
 mod event;
+pub(crate) mod events;
 pub mod jsonl;
 mod op;
+pub(crate) mod operations;
 mod pairing;
 pub mod timeline;
 mod value;
@@ -22,7 +25,9 @@ use serde::{Deserialize, Serialize};
 
 pub use self::{
     event::{Event, Kind, Meta, Process},
+    events::Events,
     op::{Mop, Op, ReadMode, Ret},
+    operations::Operations,
     pairing::{HistoryError, OpOutcome, Operation, Problem},
     value::{Key, Value},
 };
@@ -73,15 +78,37 @@ pub struct History {
     /// Which run it is.
     pub header: Header,
     /// What happened, in the order in which it was recorded.
-    pub events: Vec<Event>,
+    pub events: Events,
     /// Where and why reading stopped, when the file has a torn end.
     pub cut: Option<Cut>,
 }
 
 impl History {
     /// A history that was not read from a file.
-    pub fn new(header: Header, events: Vec<Event>) -> Self {
-        History { header, events, cut: None }
+    pub fn new(header: Header, events: impl IntoIterator<Item = Event>) -> Self {
+        History { header, events: events.into_iter().collect(), cut: None }
+    }
+
+    /// The operations, as a view: for histories of any size.
+    ///
+    /// Events of the nemesis and the observer are passed over. An invocation without a completion is
+    /// [`OpOutcome::Info`]. The operations come in the order of their invocations.
+    ///
+    /// # Errors
+    /// The first event that breaks a rule; see [`Problem`].
+    pub fn paired(&self) -> Result<Operations<'_>, HistoryError> {
+        match &self.events.pairing().broken {
+            Some(error) => Err((**error).clone()),
+            None => Ok(Operations::new(&self.events)),
+        }
+    }
+
+    /// The same, each of them whole.
+    ///
+    /// # Errors
+    /// As [`History::paired`].
+    pub fn operations(&self) -> Result<Vec<Operation>, HistoryError> {
+        Ok(self.paired()?.iter().collect())
     }
 }
 

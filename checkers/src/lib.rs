@@ -18,8 +18,8 @@ mod verdict;
 
 pub use budget::Budget;
 pub use history::{
-    Cut, Event, Header, History, HistoryError, Key, Kind, Meta, Mop, Op, OpOutcome, Operation, Problem,
-    Process, ReadMode, Ret, Value, jsonl, timeline,
+    Cut, Event, Events, Header, History, HistoryError, Key, Kind, Meta, Mop, Op, OpOutcome, Operation,
+    Operations, Problem, Process, ReadMode, Ret, Value, jsonl, timeline,
 };
 pub use linearizability::{linearizable, linearizable_by};
 pub use model::{Effect, Model, ModelName, models};

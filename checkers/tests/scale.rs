@@ -115,12 +115,13 @@ fn make_stale(history: &mut History) {
         (Op::Read { .. }, Some(Ret::Value(value))) if *value != Value::Nil => Some(value.clone()),
         _ => None,
     };
-    let half = history.events.len() / 2;
-    let old = history.events[..half].iter().rev().find_map(read).expect("something was read");
-    let late = history.events.len() * 9 / 10;
-    let victim =
-        history.events[late..].iter_mut().find(|event| read(event).is_some()).expect("something was read");
+    let mut events: Vec<Event> = history.events.iter().collect();
+    let half = events.len() / 2;
+    let old = events[..half].iter().rev().find_map(read).expect("something was read");
+    let late = events.len() * 9 / 10;
+    let victim = events[late..].iter_mut().find(|event| read(event).is_some()).expect("something was read");
     victim.ret = Some(Ret::Value(old));
+    history.events = events.into_iter().collect();
 }
 
 fn check(history: &History) -> Verdict {

@@ -33,7 +33,7 @@ use self::{
     decode::{Broken, Names, decode, without_position},
     encode::encode,
 };
-use crate::{Cut, Event, Header, History};
+use crate::{Cut, Event, Events, Header, History};
 #[cfg(doc)]
 use crate::{Meta, ReadMode, Ret};
 
@@ -116,7 +116,7 @@ pub fn read<R: BufRead>(mut r: R) -> Result<History, ReadError> {
     };
     let mut offset = next(&mut line, 1)? as u64;
     let header = read_header(&line)?;
-    let mut events = Vec::new();
+    let mut events = Events::default();
     let mut names = Names::default();
     let mut cut = None;
     for number in 2.. {

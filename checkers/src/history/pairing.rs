@@ -11,7 +11,7 @@
 
 use rustc_hash::FxHashMap;
 
-use crate::{Event, History, Kind, Meta, Op, Process, Ret};
+use crate::{Event, Kind, Meta, Op, Process, Ret};
 
 /// How an operation ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -143,115 +143,130 @@ pub enum Problem {
 }
 
 /// What is known of a client while the events are read.
+#[derive(Clone, Copy, Debug)]
 enum Client {
     /// Between operations; the time of its last completion.
     Idle(u64),
-    /// Its operation at this place of the list is open.
-    Open(usize),
+    /// Its operation is open: its number, its row and its time.
+    Open(u32, u32, u64),
     /// It ended in the info at this index.
     Retired(u64),
 }
 
-impl History {
-    /// Joins invocations to completions and checks that the history is one.
-    ///
-    /// Events of the nemesis and the observer are passed over. An invocation without a completion is
-    /// [`OpOutcome::Info`]. The operations come in the order of their invocations.
-    ///
-    /// # Errors
-    /// The first event that breaks a rule; see [`Problem`].
-    pub fn operations(&self) -> Result<Vec<Operation>, HistoryError> {
-        let mut operations: Vec<Operation> = Vec::with_capacity(self.events.len() / 2);
-        let mut clients: FxHashMap<u64, Client> = FxHashMap::default();
-        let mut previous: Option<u64> = None;
-        for event in &self.events {
-            let wrong = |problem| HistoryError { index: event.index, process: event.process, problem };
-            if let Some(previous) = previous.replace(event.index)
-                && previous >= event.index
-            {
-                return Err(wrong(Problem::IndexOrder { previous }));
-            }
-            let Process::Client(process) = event.process else { continue };
-            let client = clients.entry(process).or_insert(Client::Idle(0));
-            if event.kind == Kind::Invoke {
-                *client = invoke(event, process, client, &mut operations).map_err(wrong)?;
-            } else {
-                *client = complete(event, client, &mut operations).map_err(wrong)?;
-            }
-        }
-        Ok(operations)
-    }
+/// Which events make an operation: the rows of the invocation and of the completion, if there is one.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Span {
+    pub(super) call: u32,
+    pub(super) end: u32,
 }
 
-fn invoke(
-    event: &Event,
-    process: u64,
-    client: &Client,
-    operations: &mut Vec<Operation>,
-) -> Result<Client, Problem> {
-    match *client {
-        Client::Idle(previous) if event.time < previous => {
-            return Err(Problem::TimeBackwards { time: event.time, previous });
-        }
-        Client::Idle(_) => {}
-        Client::Open(open) => {
-            return Err(Problem::AlreadyOpen { f: event.op.f().into(), open: operations[open].call_index });
-        }
-        Client::Retired(info) => return Err(Problem::Retired { f: event.op.f().into(), info }),
-    }
-    if event.ret.is_some() {
-        return Err(Problem::UnexpectedAnswer { kind: event.kind });
-    }
-    let id = operations.len();
-    operations.push(Operation {
-        id,
-        process,
-        op: event.op.clone(),
-        outcome: OpOutcome::Info,
-        call: event.time,
-        ret: None,
-        call_index: event.index,
-        ret_index: None,
-        meta: event.meta.clone(),
-    });
-    Ok(Client::Open(id))
+/// The [`Span::end`] of what has none.
+pub(super) const NO_END: u32 = u32::MAX;
+
+/// Joins invocations to completions while events are added, and checks that the history is one.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Pairing {
+    pub(super) spans: Vec<Span>,
+    clients: FxHashMap<u64, Client>,
+    previous: Option<u64>,
+    /// The first event that breaks a rule. Nothing after it is joined.
+    pub(super) broken: Option<Box<HistoryError>>,
 }
 
-fn complete(event: &Event, client: &Client, operations: &mut [Operation]) -> Result<Client, Problem> {
-    let Client::Open(open) = *client else {
-        return Err(Problem::NotInvoked { kind: event.kind, f: event.op.f().into() });
-    };
-    let operation = &mut operations[open];
-    if !same_request(&operation.op, &event.op) {
-        return Err(Problem::Mismatch {
-            invoked: operation.op.to_string(),
-            completed: event.op.to_string(),
-            open: operation.call_index,
-        });
-    }
-    if event.time < operation.call {
-        return Err(Problem::TimeBackwards { time: event.time, previous: operation.call });
-    }
-    operation.outcome = match (event.kind, &event.ret) {
-        (Kind::Ok, Some(ret)) if operation.op.accepts(ret) => OpOutcome::Ok(ret.clone()),
-        (Kind::Ok, Some(ret)) => {
-            return Err(Problem::WrongAnswer { op: operation.op.to_string(), ret: format!("{ret:?}") });
+impl Pairing {
+    /// The row of the open invocation of a client.
+    pub(super) fn open(&self, process: u64) -> Option<u32> {
+        match self.clients.get(&process) {
+            Some(Client::Open(_, row, _)) => Some(*row),
+            _ => None,
         }
-        (Kind::Ok, None) if operation.op.must_answer() => {
-            return Err(Problem::NoAnswer { op: operation.op.to_string() });
-        }
-        (Kind::Ok, None) => OpOutcome::Ok(Ret::Done),
-        (kind, Some(_)) => return Err(Problem::UnexpectedAnswer { kind }),
-        (Kind::Fail, None) => OpOutcome::Fail,
-        (_, None) => OpOutcome::Info,
-    };
-    operation.ret_index = Some(event.index);
-    operation.meta.complete(&event.meta);
-    if operation.outcome == OpOutcome::Info {
-        return Ok(Client::Retired(event.index));
     }
-    operation.ret = Some(event.time);
-    Ok(Client::Idle(event.time))
+
+    /// Takes note of the event of this row. `same` says that it repeats the operation of the open invocation to the letter;
+    /// `op` gives the operation of an earlier row, and `index` its index.
+    pub(super) fn see(
+        &mut self,
+        row: u32,
+        event: &Event,
+        same: bool,
+        op: impl Fn(u32) -> Op,
+        index: impl Fn(u32) -> u64,
+    ) {
+        if self.broken.is_some() {
+            return;
+        }
+        if let Err(problem) = self.join(row, event, same, op, index) {
+            self.broken =
+                Some(Box::new(HistoryError { index: event.index, process: event.process, problem }));
+        }
+    }
+
+    fn join(
+        &mut self,
+        row: u32,
+        event: &Event,
+        same: bool,
+        op: impl Fn(u32) -> Op,
+        index: impl Fn(u32) -> u64,
+    ) -> Result<(), Problem> {
+        if let Some(previous) = self.previous.replace(event.index)
+            && previous >= event.index
+        {
+            return Err(Problem::IndexOrder { previous });
+        }
+        let Process::Client(process) = event.process else { return Ok(()) };
+        let client = self.clients.entry(process).or_insert(Client::Idle(0));
+        if event.kind == Kind::Invoke {
+            match *client {
+                Client::Idle(previous) if event.time < previous => {
+                    return Err(Problem::TimeBackwards { time: event.time, previous });
+                }
+                Client::Idle(_) => {}
+                Client::Open(_, open, _) => {
+                    return Err(Problem::AlreadyOpen { f: event.op.f().into(), open: index(open) });
+                }
+                Client::Retired(info) => return Err(Problem::Retired { f: event.op.f().into(), info }),
+            }
+            if event.ret.is_some() {
+                return Err(Problem::UnexpectedAnswer { kind: event.kind });
+            }
+            *client = Client::Open(self.spans.len() as u32, row, event.time);
+            self.spans.push(Span { call: row, end: NO_END });
+            return Ok(());
+        }
+        let Client::Open(operation, open, called) = *client else {
+            return Err(Problem::NotInvoked { kind: event.kind, f: event.op.f().into() });
+        };
+        if !same {
+            let invoked = op(open);
+            if !same_request(&invoked, &event.op) {
+                return Err(Problem::Mismatch {
+                    invoked: invoked.to_string(),
+                    completed: event.op.to_string(),
+                    open: index(open),
+                });
+            }
+        }
+        if event.time < called {
+            return Err(Problem::TimeBackwards { time: event.time, previous: called });
+        }
+        match (event.kind, &event.ret) {
+            (Kind::Ok, Some(ret)) if !event.op.accepts(ret) => {
+                return Err(Problem::WrongAnswer { op: event.op.to_string(), ret: format!("{ret:?}") });
+            }
+            (Kind::Ok, None) if event.op.must_answer() => {
+                return Err(Problem::NoAnswer { op: event.op.to_string() });
+            }
+            (Kind::Fail | Kind::Info, Some(_)) => return Err(Problem::UnexpectedAnswer { kind: event.kind }),
+            _ => {}
+        }
+        self.spans[operation as usize].end = row;
+        *client = match event.kind {
+            Kind::Info => Client::Retired(event.index),
+            _ => Client::Idle(event.time),
+        };
+        Ok(())
+    }
 }
 
 /// A completion repeats its invocation. Of a stranger's operation only the name and the key are compared: Jepsen's
@@ -265,7 +280,7 @@ fn same_request(invoked: &Op, completed: &Op) -> bool {
 
 impl Meta {
     /// Joins the completion's metadata into the invocation's.
-    fn complete(&mut self, completion: &Meta) {
+    pub(super) fn complete(&mut self, completion: &Meta) {
         fn prefer<T: Clone>(slot: &mut Option<T>, better: &Option<T>) {
             if better.is_some() {
                 slot.clone_from(better);

@@ -56,6 +56,12 @@ impl From<bool> for Value {
     }
 }
 
+impl FromIterator<Value> for Value {
+    fn from_iter<T: IntoIterator<Item = Value>>(values: T) -> Self {
+        Value::List(values.into_iter().collect())
+    }
+}
+
 impl From<Vec<Value>> for Value {
     fn from(values: Vec<Value>) -> Self {
         Value::List(values.into())
