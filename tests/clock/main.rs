@@ -150,23 +150,29 @@ fn blocked_calls_go_on() {
         changes += 1;
         std::thread::sleep(Duration::from_millis(20));
     }
-    std::thread::sleep(Duration::from_millis(800));
-    let report = kid.ask_text("end");
-    println!("{changes} changes: {report}");
-    let ended: Vec<(&str, i64, i64)> = report
-        .split_whitespace()
-        .filter_map(|call| {
-            let (name, rest) = call.split_once('=')?;
-            let (value, after) = rest.split_once('@')?;
-            Some((name, value.parse().ok()?, after.parse().ok()?))
-        })
-        .collect();
     let timeout = -i64::from(libc::ETIMEDOUT);
-    for (name, wanted) in [("nanosleep", 0), ("poll", 0), ("futex", timeout), ("select", 0), ("read", 1)] {
-        let (_, value, after) =
-            ended.iter().find(|call| call.0 == name).unwrap_or_else(|| panic!("{name}: {report}"));
+    let wanted = [("nanosleep", 0), ("poll", 0), ("futex", timeout), ("select", 0), ("read", 1)];
+    let mut report = String::new();
+    let mut ended = Vec::new();
+    while !wanted.iter().all(|(name, _)| ended.iter().any(|(ended, ..)| ended == name)) {
+        assert!(start.elapsed() < Duration::from_secs(60), "a call does not end: {report}");
+        std::thread::sleep(Duration::from_millis(20));
+        report = kid.ask_text("how far?");
+        ended = report
+            .split_whitespace()
+            .filter_map(|call| {
+                let (name, rest) = call.split_once('=')?;
+                let (value, after) = rest.split_once('@')?;
+                Some((name.to_owned(), value.parse::<i64>().ok()?, after.parse::<u64>().ok()?))
+            })
+            .collect();
+    }
+    println!("{changes} changes: {report}");
+    for (name, wanted) in wanted {
+        let (_, value, after) = ended.iter().find(|call| call.0 == name).expect("it has ended");
         assert_eq!(*value, wanted, "{report}");
-        assert!((990..1600).contains(after), "{report}");
+        // None ends early; how late depends on what else the machine does.
+        assert!(*after >= 990, "{report}");
     }
     // Without a limit it goes on; with one the kernel makes it return EINTR.
     assert!(!ended.iter().any(|call| call.0 == "epoll"), "{report}");
