@@ -1,7 +1,8 @@
 //! Linearizable or not? Each key by itself, by two engines that take turns.
 //!
 //! ```text
-//! operations ── by key ──> Calls ──> Frontier  200k steps ┐ whoever answers first;
+//! operations ── by key ──> register with different values? ──> zones: at once
+//!                      └─> Calls ──> Frontier  200k steps ┐ whoever answers first;
 //!                                    Wgl       200k steps │ then twice as many, and so on,
 //!                                    Frontier  400k steps ┘ until memory is out or the caller cancels
 //!                                        │ invalid
@@ -27,6 +28,9 @@ mod judge;
 mod oracle;
 mod outcome;
 mod prune;
+mod register;
+#[cfg(test)]
+mod register_oracle;
 mod shrink;
 mod space;
 mod thin_air;
@@ -39,7 +43,8 @@ use serde_json::{Map, json};
 
 use self::judge::{KeyResult, KeyVerdict, judge};
 use crate::{
-    Budget, Checker, History, Key, Op, OpOutcome, Operation, Validity, Verdict,
+    Budget, Checker, History, Operations, Validity, Verdict,
+    history::{datum::Datum, events::F, operations::End},
     model::{CasRegister, Kv, Model, ModelName, Register},
 };
 
@@ -99,18 +104,20 @@ impl<M: Model> Checker for Linearizable<M> {
     }
 
     fn check(&self, history: &History, budget: &Budget) -> Verdict {
-        let operations = match history.operations() {
+        let operations = match history.paired() {
             Ok(operations) => operations,
             Err(error) => return Verdict::unknown(NAME, format!("the history is malformed: {error}")),
         };
-        let keys = match by_key(&operations) {
+        let keys = match Keys::of(&operations, self.model.is_local()) {
             Ok(keys) => keys,
             Err(reason) => return Verdict::unknown(NAME, reason),
         };
         let side_by_side = rayon::current_num_threads().min(keys.len());
         let share = budget.split(side_by_side);
-        let verdicts: Vec<KeyVerdict> =
-            keys.par_iter().map(|(_, ids)| judge(&self.model, &operations, ids, &share)).collect();
+        let verdicts: Vec<KeyVerdict> = (0..keys.len())
+            .into_par_iter()
+            .map(|at| judge(&self.model, &operations, keys.ids(at), &share))
+            .collect();
         self.summarise(&operations, &keys, verdicts, budget)
     }
 }
@@ -118,8 +125,8 @@ impl<M: Model> Checker for Linearizable<M> {
 impl<M: Model> Linearizable<M> {
     fn summarise(
         &self,
-        operations: &[Operation],
-        keys: &[(&Key, Vec<usize>)],
+        operations: &Operations<'_>,
+        keys: &Keys,
         verdicts: Vec<KeyVerdict>,
         budget: &Budget,
     ) -> Verdict {
@@ -138,25 +145,26 @@ impl<M: Model> Linearizable<M> {
                 verdicts.iter().map(|v| v.largest_frontier).max().unwrap_or(0).into(),
             ),
             ("depth_first_keys".into(), sum(|v| u64::from(v.depth_first)).into()),
+            ("specialist_keys".into(), sum(|v| u64::from(v.special)).into()),
         ]);
-        for ((key, ids), found) in keys.iter().zip(verdicts) {
+        let (local, values) = (self.model.is_local(), operations.values());
+        for (&key, found) in keys.keys.iter().zip(verdicts) {
             match found.result {
                 KeyResult::Valid => {}
-                KeyResult::Unknown(reason) => unknown.push((key, reason)),
+                KeyResult::Unknown(reason) => unknown.push((values.get(key), reason)),
                 KeyResult::Invalid(guilt) => {
                     if invalid.len() < MAX_EXPLAINED {
                         let anomaly = explain::explain(
                             &self.model,
                             operations,
-                            key,
-                            ids,
+                            local.then_some(key),
                             &guilt,
                             found.unobservable,
                             budget,
                         );
                         verdict.anomalies.push(anomaly);
                     }
-                    invalid.push(key);
+                    invalid.push(values.get(key));
                 }
             }
         }
@@ -198,31 +206,77 @@ impl<M: Model> Linearizable<M> {
 }
 
 /// Whether the operation says anything about linearizability.
-fn is_judged(operation: &Operation) -> bool {
-    match (&operation.op, &operation.outcome) {
-        (_, OpOutcome::Fail) => false,
-        (Op::Read { .. }, OpOutcome::Info) => false,
-        (Op::Read { mode, .. }, _) => mode.claims_linearizability(),
+fn is_judged(operations: &Operations<'_>, id: usize) -> bool {
+    let end = operations.end(id);
+    if end == End::Fail {
+        return false;
+    }
+    match operations.asked(id) {
+        Some(asked) if asked.f == F::Read => end == End::Ok && asked.mode().claims_linearizability(),
         _ => true,
     }
 }
 
-/// The ids of the judged operations of each key, keys in the order of their first one.
-fn by_key(operations: &[Operation]) -> Result<Vec<(&Key, Vec<usize>)>, String> {
-    let mut keys: Vec<(&Key, Vec<usize>)> = Vec::new();
-    let mut places: FxHashMap<&Key, usize> = FxHashMap::default();
-    for operation in operations.iter().filter(|operation| is_judged(operation)) {
-        let Some(key) = operation.op.key() else {
-            return Err(format!(
-                "operation {} of process {}, {}, has no key: it may touch any, so none can be judged",
-                operation.id, operation.process, operation.op
-            ));
-        };
-        let place = *places.entry(key).or_insert_with(|| {
-            keys.push((key, Vec::new()));
-            keys.len() - 1
-        });
-        keys[place].1.push(operation.id);
+/// The judged operations of each key.
+struct Keys {
+    /// In the order of their first operation.
+    keys: Vec<Datum>,
+    /// Where the ids of each begin, and the end.
+    starts: Vec<u32>,
+    ids: Vec<u32>,
+}
+
+impl Keys {
+    fn len(&self) -> usize {
+        self.keys.len()
     }
-    Ok(keys)
+
+    fn is_empty(&self) -> bool {
+        self.keys.is_empty()
+    }
+
+    fn ids(&self, at: usize) -> &[u32] {
+        &self.ids[self.starts[at] as usize..self.starts[at + 1] as usize]
+    }
+
+    /// Sorts the judged operations by key; all of them are of one if keys cannot be judged alone.
+    fn of(operations: &Operations<'_>, local: bool) -> Result<Keys, String> {
+        const NOT_JUDGED: u32 = u32::MAX;
+        let mut keys: Vec<Datum> = Vec::new();
+        let mut counts: Vec<u32> = Vec::new();
+        let mut places: FxHashMap<Datum, u32> = FxHashMap::default();
+        let mut place_of = vec![NOT_JUDGED; operations.len()];
+        for (id, place) in place_of.iter_mut().enumerate().filter(|(id, _)| is_judged(operations, *id)) {
+            let key = if local { operations.key(id) } else { Some(Datum::NIL) };
+            let Some(key) = key else {
+                let operation = operations.get(id);
+                return Err(format!(
+                    "operation {} of process {}, {}, has no key: it may touch any, so none can be judged",
+                    operation.id, operation.process, operation.op
+                ));
+            };
+            *place = *places.entry(key).or_insert_with(|| {
+                keys.push(key);
+                counts.push(0);
+                keys.len() as u32 - 1
+            });
+            counts[*place as usize] += 1;
+        }
+        let mut starts = Vec::with_capacity(keys.len() + 1);
+        let mut total = 0;
+        for count in &mut counts {
+            starts.push(total);
+            total += *count;
+            // From here on: where the next id of the key goes.
+            *count = total - *count;
+        }
+        starts.push(total);
+        let mut ids = vec![0; total as usize];
+        for (id, place) in place_of.iter().enumerate().filter(|(_, place)| **place != NOT_JUDGED) {
+            let next = &mut counts[*place as usize];
+            ids[*next as usize] = id as u32;
+            *next += 1;
+        }
+        Ok(Keys { keys, starts, ids })
+    }
 }

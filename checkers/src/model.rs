@@ -64,6 +64,18 @@ pub trait Model: Clone + Send + Sync {
         Effect::Opaque
     }
 
+    /// What the model is as long as nothing but reads, writes and compare-and-sets are asked for. With it, histories in
+    /// which every value is written once are judged in the time that sorting takes.
+    fn as_register(&self) -> Option<RegisterLike<'_>> {
+        None
+    }
+
+    /// Whether each key can be judged by itself (Herlihy and Wing, 1990, theorem 1). Otherwise the whole history is, and
+    /// operations may be about several keys.
+    fn is_local(&self) -> bool {
+        true
+    }
+
     /// The state in words, for people.
     fn describe(&self, state: &Self::State) -> String {
         format!("{state:?}")
@@ -78,6 +90,15 @@ pub trait Model: Clone + Send + Sync {
     fn weight(&self, state: &Self::State) -> usize {
         size_of_val(state)
     }
+}
+
+/// A register, perhaps with compare-and-set.
+#[derive(Clone, Copy, Debug)]
+pub struct RegisterLike<'a> {
+    /// What it holds before the first write.
+    pub initial: &'a Value,
+    /// Whether it knows compare-and-set.
+    pub cas: bool,
 }
 
 /// What an operation may do to a state that is one [`Value`], whatever the state.

@@ -189,7 +189,7 @@ fn the_depth_first_search_finds_alibis() {
     }
 }
 
-/// So many operations open at once that the frontier cannot hold them.
+/// So many operations open at once that the frontier cannot hold them. The value 1 is written twice: no specialist helps.
 fn crowd(writers: u64, reads: &[i64]) -> History {
     let key = || Value::from(1);
     let mut events = Vec::new();
@@ -197,7 +197,7 @@ fn crowd(writers: u64, reads: &[i64]) -> History {
         let index = events.len();
         events.push(event(index, index as u64, process, kind, op, ret));
     };
-    let write = |value: u64| Op::Write { key: key(), value: (value as i64).into() };
+    let write = |value: u64| Op::Write { key: key(), value: (value.max(1) as i64).into() };
     (0..writers).for_each(|process| push(process, Kind::Invoke, write(process), None));
     (0..writers).for_each(|process| push(process, Kind::Ok, write(process), Some(Ret::Done)));
     for &value in reads {
@@ -214,6 +214,25 @@ fn more_open_operations_than_the_frontier_can_hold() {
     let verdict = check(&crowd(200, &[199, 199]));
     assert_eq!(verdict.validity, Validity::Valid);
     assert_eq!(verdict.stats["depth_first_keys"], 1);
+}
+
+/// Where all values are different, nothing has to be searched for.
+#[test]
+fn a_specialist_needs_no_search() {
+    for clients in [1, 20, 500] {
+        for (crashed, cas) in [(0.0, 0.0), (0.01, 0.5)] {
+            let mut history = simulate(Load { operations: 50_000, clients, crashed, cas, ..LOAD }, 3);
+            let verdict = check(&history);
+            assert_eq!((verdict.validity, steps(&verdict)), (Validity::Valid, 0));
+            assert_eq!(verdict.stats["specialist_keys"], 1);
+            make_stale(&mut history);
+            let verdict = check(&history);
+            assert_eq!(verdict.validity, Validity::Invalid);
+            assert!(steps(&verdict) < 10_000, "{}", steps(&verdict));
+            let anomaly = &verdict.anomalies[0];
+            assert!(anomaly.message.contains("given the operations shown"), "{}", anomaly.message);
+        }
+    }
 }
 
 #[test]

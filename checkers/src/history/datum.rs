@@ -87,6 +87,38 @@ impl Values {
         }
     }
 
+    /// The datum of a value, if the history has it anywhere.
+    pub(crate) fn find(&self, value: &Value) -> Option<Datum> {
+        let known = |hash: u64, same: &dyn Fn(&Entry) -> bool| {
+            let mut at = self.newest.get(&hash).copied()?;
+            while !same(&self.entries[at as usize]) {
+                at = self.older[at as usize];
+                if at == u32::MAX {
+                    return None;
+                }
+            }
+            Some(Datum(at + FIRST))
+        };
+        match value {
+            Value::Nil => Some(Datum::NIL),
+            Value::Bool(truth) => Some(Datum(1 + u32::from(*truth))),
+            Value::Int(number) => Datum::small(*number).or_else(|| {
+                known(hash(&(0u8, number)), &|entry| matches!(entry, Entry::Number(n) if n == number))
+            }),
+            Value::Text(text) => {
+                known(hash(&(1u8, &**text)), &|entry| matches!(entry, Entry::Text(t) if t == text))
+            }
+            Value::List(values) => {
+                let list: Option<Vec<Datum>> = values.iter().map(|value| self.find(value)).collect();
+                let list = &list?[..];
+                known(hash(&(2u8, list)), &|entry| match entry {
+                    Entry::List(start, length) => slice(&self.elements, *start, *length) == list,
+                    _ => false,
+                })
+            }
+        }
+    }
+
     /// The datum of a list of what is in the table already.
     pub(crate) fn list(&mut self, list: &[Datum]) -> Datum {
         let same = |entry: &Entry, elements: &[Datum]| match entry {
@@ -200,8 +232,11 @@ mod tests {
             Value::from(vec![list(&[0]), "".into(), Value::Nil]),
         ];
         let mut values = Values::default();
+        let absent = [i64::MAX.into(), "0".into(), list(&[0, 1]), list(&[9, 9])];
+        assert_eq!(absent.map(|value| values.find(&value)), [None; 4]);
         let data: Vec<Datum> = all.iter().map(|value| values.intern(value)).collect();
         for (i, value) in all.iter().enumerate() {
+            assert_eq!(values.find(value), Some(data[i]));
             assert_eq!(values.intern(value), data[i]);
             assert_eq!(values.get(data[i]), *value);
             assert_eq!(data.iter().filter(|other| **other == data[i]).count(), 1, "{value}");

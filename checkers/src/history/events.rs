@@ -59,6 +59,13 @@ pub(crate) struct Asked {
     pub(crate) b: Datum,
 }
 
+impl Asked {
+    /// How a read asks to be served.
+    pub(crate) fn mode(self) -> ReadMode {
+        ReadMode::ALL.get(self.a.bits() as usize).copied().unwrap_or_default()
+    }
+}
+
 /// An answer as numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Told {
@@ -389,10 +396,7 @@ impl Events {
         let of = |datum| self.values.get(datum);
         let key: Key = of(asked.key);
         match asked.f {
-            F::Read => {
-                let mode = ReadMode::ALL.get(asked.a.bits() as usize).copied().unwrap_or_default();
-                Op::Read { key, mode }
-            }
+            F::Read => Op::Read { key, mode: asked.mode() },
             F::Write => Op::Write { key, value: of(asked.a) },
             F::Cas => Op::Cas { key, expected: of(asked.a), new: of(asked.b) },
             F::Append => Op::Append { key, value: of(asked.a) },

@@ -113,6 +113,11 @@ impl<'a> Operations<'a> {
         }
     }
 
+    /// What one of them asks for, as numbers; `None` if that has no form in numbers.
+    pub(crate) fn asked(&self, id: usize) -> Option<Asked> {
+        self.events.asked(self.events.pairing().spans[id].call)
+    }
+
     /// One of them, as numbers.
     pub(crate) fn raw(&self, id: usize) -> Raw {
         let (events, span) = (self.events, self.events.pairing().spans[id]);

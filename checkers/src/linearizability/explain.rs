@@ -27,13 +27,12 @@
 use serde_json::{Value as Json, json};
 
 use super::{
-    is_judged,
-    judge::{Guilt, calls_of},
+    judge::{Guilt, Why, calls_of, whole},
     shrink,
 };
 use crate::{
-    Anomaly, Budget, Key, OpOutcome, Operation, Ret, Value,
-    history::timeline,
+    Anomaly, Budget, OpOutcome, Operation, Operations, Ret, Value,
+    history::{datum::Datum, operations::End, timeline},
     model::{Effect, Model},
 };
 
@@ -42,17 +41,17 @@ const WINDOW: usize = 10;
 /// The most operations of a minimal part that are drawn.
 const MAX_DRAWN: usize = 24;
 
-/// Explains one invalid key. `ids` are its judged operations.
+/// Explains one invalid key; `key` is `None` if all keys were judged together.
 pub(super) fn explain<M: Model>(
     model: &M,
-    operations: &[Operation],
-    key: &Key,
-    ids: &[usize],
+    operations: &Operations<'_>,
+    key: Option<Datum>,
     guilt: &Guilt,
     unobservable: usize,
     budget: &Budget,
 ) -> Anomaly {
-    let calls = calls_of(operations, ids);
+    let part = whole(operations, &guilt.part);
+    let calls = calls_of(&part);
     // It was fitted to the whole key before; the same calls fit again.
     let shapes: Vec<_> = calls.iter().map(|call| (call.op, call.ret)).collect();
     let model = model.fit(&shapes).unwrap_or_else(|_| model.clone());
@@ -62,17 +61,20 @@ pub(super) fn explain<M: Model>(
     let mut minimal: Vec<usize> = small.iter().map(|call| call.id).collect();
     minimal.sort_unstable();
 
-    let guilty = &operations[guilt.operation];
-    let origin = origin(&model, operations, key, guilty);
+    let guilty = operations.get(guilt.operation);
+    let origin = key.and_then(|key| origin(&model, operations, key, &guilty));
     let named = origin.as_ref().and_then(|(_, writer)| *writer);
-    let window = window(operations, ids, guilt.operation, &minimal, named);
-    let drawn: Vec<&Operation> = window.iter().map(|&id| &operations[id]).collect();
+    let mut window = window(&part, &guilty, &minimal, named);
+    window.sort_unstable();
+    let drawn: Vec<Operation> = window.iter().map(|&id| operations.get(id)).collect();
+    let drawn: Vec<&Operation> = drawn.iter().collect();
+    let key = key.map(|key| operations.values().get(key));
     let states: Vec<&Json> = guilt.configs.iter().map(|(_, state, _)| state).collect();
     let configs: Vec<Json> =
         guilt.configs.iter().map(|(_, state, pending)| json!({"state": state, "pending": pending})).collect();
     Anomaly {
         name: "not-linearizable".into(),
-        message: message(guilty, guilt, unobservable, origin.as_ref()),
+        message: message(&guilty, guilt, unobservable, origin.as_ref()),
         details: json!({
             "key": key,
             "operation": guilt.operation,
@@ -91,31 +93,21 @@ pub(super) fn explain<M: Model>(
 
 /// What to draw: the operation that the message names, the minimal part, then what overlaps the guilty operation, then what
 /// came shortly before.
-fn window(
-    operations: &[Operation],
-    ids: &[usize],
-    guilty: usize,
-    minimal: &[usize],
-    named: Option<usize>,
-) -> Vec<usize> {
-    let (call, ret) = (operations[guilty].call, operations[guilty].ret.unwrap_or(u64::MAX));
-    let mut window: Vec<usize> = vec![guilty];
+fn window(part: &[Operation], guilty: &Operation, minimal: &[usize], named: Option<usize>) -> Vec<usize> {
+    let (call, ret) = (guilty.call, guilty.ret.unwrap_or(u64::MAX));
+    let mut window: Vec<usize> = vec![guilty.id];
     window.extend(named.filter(|named| !minimal.contains(named)));
-    window.extend(minimal.iter().rev().filter(|id| **id != guilty).take(MAX_DRAWN - 1));
-    let overlaps = |id: &&usize| {
-        let other = &operations[**id];
-        other.call <= ret && other.ret.is_some_and(|end| end >= call)
-    };
-    let before = |id: &&usize| operations[**id].ret.is_some_and(|end| end < call);
-    for id in ids.iter().filter(overlaps).chain(ids.iter().rev().filter(before)) {
+    window.extend(minimal.iter().rev().filter(|id| **id != guilty.id).take(MAX_DRAWN - 1));
+    let overlaps = |other: &&Operation| other.call <= ret && other.ret.is_some_and(|end| end >= call);
+    let before = |other: &&Operation| other.ret.is_some_and(|end| end < call);
+    for other in part.iter().filter(overlaps).chain(part.iter().rev().filter(before)) {
         if window.len() >= WINDOW {
             break;
         }
-        if !window.contains(id) {
-            window.push(*id);
+        if !window.contains(&other.id) {
+            window.push(other.id);
         }
     }
-    window.sort_unstable();
     window
 }
 
@@ -137,10 +129,18 @@ fn entry(operation: &Operation) -> Json {
 }
 
 fn message(guilty: &Operation, guilt: &Guilt, unobservable: usize, origin: Option<&Origin>) -> String {
-    let why = match guilt.configs.len() {
-        // The engines gave up, so the states are not known.
-        0 => "nothing can have left that value".to_string(),
-        _ => format!("given everything that returned before, the key could only hold {}", held(guilt)),
+    let why = match guilt.why {
+        Why::NoState => {
+            format!("given everything that returned before, the key could only hold {}", held(guilt))
+        }
+        Why::NoStateOfEvidence => {
+            format!(
+                "given the operations shown that returned before, the key could only hold {}",
+                held(guilt)
+            )
+        }
+        Why::ThinAir => "nothing can have left that value".to_string(),
+        Why::Values => "the operations about one value are in the way of those about another".to_string(),
     };
     let mut text = format!(
         "{} by process {} {}, but {why} (operation {}, {} to {}).",
@@ -209,12 +209,18 @@ fn looked_at<'a, M: Model>(model: &M, operation: &'a Operation) -> Option<&'a Va
 type Origin = (String, Option<usize>);
 
 /// Where the value came from that the guilty operation looked at.
-fn origin<M: Model>(model: &M, operations: &[Operation], key: &Key, guilty: &Operation) -> Option<Origin> {
+fn origin<M: Model>(
+    model: &M,
+    operations: &Operations<'_>,
+    key: Datum,
+    guilty: &Operation,
+) -> Option<Origin> {
     let value = looked_at(model, guilty)?;
     let end = guilty.ret.unwrap_or(u64::MAX);
     let mut writers = Vec::new();
     let mut failed = None;
-    for operation in operations.iter().filter(|operation| operation.op.key() == Some(key)) {
+    for id in (0..operations.len()).filter(|id| operations.key(*id) == Some(key)) {
+        let operation = operations.get(id);
         let ret = match &operation.outcome {
             OpOutcome::Ok(ret) => Some(ret),
             _ => None,
@@ -225,10 +231,9 @@ fn origin<M: Model>(model: &M, operations: &[Operation], key: &Key, guilty: &Ope
             Effect::Opaque => return None,
             _ => continue,
         }
-        if is_judged(operation) {
-            writers.push(operation);
-        } else {
-            failed = Some(operation);
+        match operations.end(id) {
+            End::Fail => failed = Some(operation),
+            End::Ok | End::Info => writers.push(operation),
         }
     }
     let says = |operation: &Operation| format!("operation {} of process {}", operation.id, operation.process);
@@ -241,7 +246,7 @@ fn origin<M: Model>(model: &M, operations: &[Operation], key: &Key, guilty: &Ope
         };
         return Some((format!("{value} was written by {}, {when}.", says(writer)), Some(writer.id)));
     }
-    match (writers.first(), failed) {
+    match (writers.first(), &failed) {
         (Some(writer), _) => Some((
             format!(
                 "{value} was first written by {}, which was called only after this had returned.",

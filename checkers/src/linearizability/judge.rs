@@ -1,10 +1,14 @@
-//! One key: two engines take turns until one of them knows.
+//! One key: a specialist if there is one for it, else two engines that take turns until one of them knows.
 //!
 //! ```text
+//! register whose values are all different ──> valid, or a few operations that cannot be ──┐
+//! all else ─┐                                                                             │
 //! Frontier  200k steps ──┐ still open
 //! Wgl       200k steps <─┘──┐ still open
 //! Frontier  400k steps <────┘ …     until memory is out for both, or the caller cancels
 //! ```
+//!
+//! What the specialist calls guilty the engines confirm: on the whole key if that is small, else on the evidence alone.
 //!
 //! Deliberately one after the other: no thread may win by chance, so that the same history takes the same way to the same
 //! answer. Taking turns costs at most four times what the better engine alone would have taken.
@@ -13,16 +17,22 @@ use super::{
     calls::{Call, Calls, Step},
     frontier::{Frontier, MAX_SLOTS},
     outcome::{Failure, GaveUp, Outcome, Purse},
+    register::{self, Answer},
     space::Space,
     thin_air::thin_air,
     wgl::Wgl,
 };
-use crate::{Budget, OpOutcome, Operation, model::Model};
+use crate::{Budget, OpOutcome, Operation, Operations, model::Model};
 
 /// How many steps each engine gets at first: enough for nearly every key of nearly every history.
 const FIRST_SLICE: u64 = 200_000;
 /// Or so many for each call, if that is more.
 const FIRST_SLICE_PER_CALL: u64 = 32;
+/// The most operations of a key that the engines look at when the specialist has found it guilty: they say more, above all
+/// what would have been possible. In larger ones, and if they need more than one turn, they look at the evidence only.
+const MAX_WHOLE: usize = 20_000;
+/// The most operations of a specialist's evidence that the engines confirm.
+const MAX_CONFIRMED: usize = 2_000;
 
 /// What was found out about one key.
 pub(super) struct KeyVerdict {
@@ -33,6 +43,8 @@ pub(super) struct KeyVerdict {
     pub(super) largest_frontier: usize,
     /// Whether the depth-first search was the one to answer.
     pub(super) depth_first: bool,
+    /// Whether a specialist answered.
+    pub(super) special: bool,
 }
 
 pub(super) enum KeyResult {
@@ -45,44 +57,131 @@ pub(super) enum KeyResult {
 pub(super) struct Guilt {
     /// The operation that returns.
     pub(super) operation: usize,
-    /// States just before, in words and as data, and the operations still pending in each. None if the engines gave up
-    /// but this return is impossible by itself; then it need not be the first.
+    /// The operations that were looked at, all of the key or a specialist's evidence.
+    pub(super) part: Vec<u32>,
+    /// Why it cannot be, if not by the states just before.
+    pub(super) why: Why,
+    /// States just before, in words and as data, and the operations still pending in each. None if the engines gave up;
+    /// then the return need not be the first.
     pub(super) configs: Vec<(String, serde_json::Value, Vec<usize>)>,
     /// Whether there were more.
     pub(super) more: bool,
 }
 
-/// The operations of a key as the search wants them.
-pub(super) fn calls_of<'a>(operations: &'a [Operation], ids: &[usize]) -> Vec<Call<'a>> {
-    ids.iter()
-        .map(|&id| {
-            let operation = &operations[id];
+/// Why a return cannot be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Why {
+    /// In none of the states that were possible just before.
+    NoState,
+    /// The same, of those that the evidence alone allows.
+    NoStateOfEvidence,
+    /// Nothing can have left the value.
+    ThinAir,
+    /// The operations about one value are in the way of those about another.
+    Values,
+}
+
+/// Whole operations of these ids.
+pub(super) fn whole(operations: &Operations<'_>, ids: &[u32]) -> Vec<Operation> {
+    ids.iter().map(|id| operations.get(*id as usize)).collect()
+}
+
+/// Judged operations as the search wants them.
+pub(super) fn calls_of(operations: &[Operation]) -> Vec<Call<'_>> {
+    operations
+        .iter()
+        .map(|operation| {
             let ret = match &operation.outcome {
                 OpOutcome::Ok(ret) => Some(ret),
                 _ => None,
             };
             let returned = operation.ret.zip(operation.ret_index).filter(|_| ret.is_some());
-            Call { id, op: &operation.op, ret, called: (operation.call, operation.call_index), returned }
+            Call {
+                id: operation.id,
+                op: &operation.op,
+                ret,
+                called: (operation.call, operation.call_index),
+                returned,
+            }
         })
         .collect()
 }
 
-/// Judges one key.
+impl KeyVerdict {
+    fn new(judged: usize) -> Self {
+        KeyVerdict {
+            result: KeyResult::Valid,
+            judged,
+            unobservable: 0,
+            steps: 0,
+            largest_frontier: 0,
+            depth_first: false,
+            special: false,
+        }
+    }
+
+    /// Adds what another look at the same key has cost.
+    fn add(&mut self, other: &KeyVerdict) {
+        self.steps += other.steps;
+        self.largest_frontier = self.largest_frontier.max(other.largest_frontier);
+    }
+}
+
+/// Judges one key, of which these are the judged operations.
 pub(super) fn judge<M: Model>(
     model: &M,
-    operations: &[Operation],
-    ids: &[usize],
+    operations: &Operations<'_>,
+    ids: &[u32],
     budget: &Budget,
 ) -> KeyVerdict {
-    let calls = calls_of(operations, ids);
-    let mut verdict = KeyVerdict {
-        result: KeyResult::Valid,
-        judged: calls.len(),
-        unobservable: 0,
-        steps: 0,
-        largest_frontier: 0,
-        depth_first: false,
+    let answer =
+        model.as_register().map_or(Answer::NotForMe, |like| register::decide(&like, operations, ids));
+    let evidence = match answer {
+        Answer::NotForMe => return search(model, &whole(operations, ids), u32::MAX, budget),
+        Answer::Valid(unobservable) => {
+            return KeyVerdict { unobservable, special: true, ..KeyVerdict::new(ids.len()) };
+        }
+        Answer::Invalid(evidence) => evidence,
     };
+    let mut verdict = KeyVerdict { special: true, ..KeyVerdict::new(ids.len()) };
+    if ids.len() <= MAX_WHOLE {
+        let found = search(model, &whole(operations, ids), 1, budget);
+        match found.result {
+            KeyResult::Unknown(_) => verdict.add(&found),
+            KeyResult::Valid | KeyResult::Invalid(_) => return found,
+        }
+    }
+    let last = evidence.iter().copied().max_by_key(|id| operations.raw(*id as usize).ret);
+    let mut guilt = Guilt {
+        operation: last.unwrap_or(0) as usize,
+        part: evidence.clone(),
+        why: Why::Values,
+        configs: Vec::new(),
+        more: false,
+    };
+    if evidence.len() <= MAX_CONFIRMED {
+        let confirmed = search(model, &whole(operations, &evidence), 1, budget);
+        verdict.add(&confirmed);
+        match confirmed.result {
+            KeyResult::Invalid(better) => guilt = Guilt { why: Why::NoStateOfEvidence, ..better },
+            KeyResult::Unknown(_) => {}
+            // Never cry wolf.
+            KeyResult::Valid => {
+                let reason = "two judges disagree: one finds no place for operations that another can place; please \
+                              report this as a bug, with the history";
+                verdict.result = KeyResult::Unknown(reason.into());
+                return verdict;
+            }
+        }
+    }
+    verdict.result = KeyResult::Invalid(guilt);
+    verdict
+}
+
+/// Lets the engines look at these operations, for so many turns each.
+fn search<M: Model>(model: &M, operations: &[Operation], turns: u32, budget: &Budget) -> KeyVerdict {
+    let calls = calls_of(operations);
+    let mut verdict = KeyVerdict::new(calls.len());
     let shapes: Vec<_> = calls.iter().map(|call| (call.op, call.ret)).collect();
     let model = match model.fit(&shapes) {
         Ok(model) => model,
@@ -93,11 +192,13 @@ pub(super) fn judge<M: Model>(
     };
     let laid = Calls::new(&model, &calls);
     verdict.unobservable = laid.dropped;
-    decide(&model, &calls, &laid, budget, &mut verdict);
+    decide(&model, &calls, &laid, turns, budget, &mut verdict);
     if let KeyResult::Unknown(_) = verdict.result
         && let Some(operation) = thin_air(&model, &calls)
     {
-        verdict.result = KeyResult::Invalid(Guilt { operation, configs: Vec::new(), more: false });
+        let part = calls.iter().map(|call| call.id as u32).collect();
+        let why = Why::ThinAir;
+        verdict.result = KeyResult::Invalid(Guilt { operation, part, why, configs: Vec::new(), more: false });
     }
     verdict
 }
@@ -109,6 +210,7 @@ fn decide<M: Model>(
     model: &M,
     calls: &[Call<'_>],
     laid: &Calls<'_>,
+    turns: u32,
     budget: &Budget,
     verdict: &mut KeyVerdict,
 ) {
@@ -122,7 +224,7 @@ fn decide<M: Model>(
     }
     let half = budget.bytes() / 2;
     let first_slice = FIRST_SLICE.max(FIRST_SLICE_PER_CALL * calls.len() as u64);
-    for round in 0.. {
+    for round in 0..turns {
         if let [Some(one), Some(two)] = &gave_up {
             verdict.result = KeyResult::Unknown(format!("after {} steps {one}, and {two}", verdict.steps));
             return;
@@ -168,6 +270,7 @@ fn decide<M: Model>(
             }
         }
     }
+    verdict.result = KeyResult::Unknown(format!("not decided within {} steps", verdict.steps));
 }
 
 /// Says a failure of the search in terms of operations and states.
@@ -194,5 +297,6 @@ fn guilt<M: Model>(
         (Some(a), Some(b)) => a.cmp(&b),
         (a_number, b_number) => (a_number.is_none(), a).cmp(&(b_number.is_none(), b)),
     });
-    Guilt { operation: id_of(call), configs, more: failure.more }
+    let part = calls.iter().map(|call| call.id as u32).collect();
+    Guilt { operation: id_of(call), part, why: Why::NoState, configs, more: failure.more }
 }

@@ -13,7 +13,16 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use stateright::semantics::{ConsistencyTester, LinearizabilityTester, SequentialSpec};
 
-use super::{calls::*, frontier::*, is_judged, judge::calls_of, outcome::*, shrink, space::*, wgl::*};
+use super::{
+    calls::*,
+    frontier::*,
+    is_judged,
+    judge::{calls_of, whole},
+    outcome::*,
+    shrink,
+    space::*,
+    wgl::*,
+};
 use crate::{
     Budget, Checker, Event, Header, History, Kind, Meta, ModelName, Op, Operation, Process, Ret, Validity,
     Value, linearizable,
@@ -284,9 +293,11 @@ fn run(seeds: std::ops::Range<u64>) -> (usize, usize) {
     let (mut valid, mut invalid) = (0, 0);
     for seed in seeds {
         let history = history(&mut ChaCha8Rng::seed_from_u64(seed));
-        let operations = history.operations().expect("well-formed");
-        let ids: Vec<usize> = operations.iter().filter(|o| is_judged(o)).map(|o| o.id).collect();
-        let calls = calls_of(&operations, &ids);
+        let view = history.paired().expect("well-formed");
+        let ids: Vec<u32> = (0..view.len()).filter(|id| is_judged(&view, *id)).map(|id| id as u32).collect();
+        let operations: Vec<Operation> = view.iter().collect();
+        let judged = whole(&view, &ids);
+        let calls = calls_of(&judged);
         let shapes: Vec<_> = calls.iter().map(|call| (call.op, call.ret)).collect();
         let model = Kv::default().fit(&shapes).expect("judgeable");
         let context = format!("seed {seed}\n{}", picture(&operations));

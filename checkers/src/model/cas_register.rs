@@ -7,7 +7,7 @@
 //! The absent value `nil` is a value like any other: `cas nil->1` creates. A compare-and-set that did not swap is an
 //! observation: the value was another one. Deliberately not weak: failing for no reason is not allowed.
 
-use super::{Effect, Model, Register, register};
+use super::{Effect, Model, Register, RegisterLike, register};
 use crate::{Op, Ret, Value};
 
 /// Read, write and compare-and-set.
@@ -67,6 +67,10 @@ impl Model for CasRegister {
             Some(Ret::Swapped { swapped: true, .. }) | None => Effect::Swap { from: expected, to: new },
             Some(_) => Effect::Opaque,
         }
+    }
+
+    fn as_register(&self) -> Option<RegisterLike<'_>> {
+        Some(RegisterLike { initial: &self.initial, cas: true })
     }
 
     fn describe(&self, state: &Value) -> String {

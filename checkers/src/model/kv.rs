@@ -8,7 +8,7 @@
 //! Append joins text to text, or adds an element to a list; which of the two is seen from the operations of the key
 //! before they are judged. Deliberately no guess about appending to a number: such a key is not judged.
 
-use super::{CasRegister, Effect, Model, register};
+use super::{CasRegister, Effect, Model, RegisterLike, register};
 use crate::{Op, Ret, Value};
 
 static NIL: Value = Value::Nil;
@@ -141,6 +141,10 @@ impl Model for Kv {
             (Op::Delete { .. } | Op::Append { .. }, _) => Effect::Opaque,
             _ => self.register().effect(op, ret),
         }
+    }
+
+    fn as_register(&self) -> Option<RegisterLike<'_>> {
+        Some(RegisterLike { initial: &self.initial, cas: true })
     }
 
     fn describe(&self, state: &Value) -> String {

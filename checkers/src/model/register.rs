@@ -6,7 +6,7 @@
 //!
 //! Deliberately without compare-and-set: an operation that a model does not know makes the verdict unknown.
 
-use super::{Effect, Model};
+use super::{Effect, Model, RegisterLike};
 use crate::{Op, Ret, Value};
 
 /// Read and write. What a write answers is not judged.
@@ -52,6 +52,10 @@ impl Model for Register {
             (Op::Read { .. }, _) => Effect::Observe(None),
             _ => Effect::Opaque,
         }
+    }
+
+    fn as_register(&self) -> Option<RegisterLike<'_>> {
+        Some(RegisterLike { initial: &self.initial, cas: false })
     }
 
     fn describe(&self, state: &Value) -> String {
