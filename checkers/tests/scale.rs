@@ -6,123 +6,17 @@
 //!
 //! Effort is bounded in steps of the search, which are the same on every machine; deliberately not in seconds.
 
+mod simulate;
+
 use std::sync::{Arc, atomic::AtomicBool};
 
 use checkers::{
-    Budget, Checker, Event, Header, History, Kind, Meta, ModelName, Op, Process, ReadMode, Ret, Validity,
-    Value, Verdict, linearizable, linearizable_by,
+    Budget, Checker, Header, History, Kind, ModelName, Op, ReadMode, Ret, Validity, Value, Verdict,
+    linearizable, linearizable_by,
     models::{Register, Spec},
 };
-use rand::{RngExt, SeedableRng};
-use rand_chacha::ChaCha8Rng;
+use simulate::{LOAD, Load, event, make_stale, simulate};
 use stateright::semantics::register::{Register as SpecRegister, RegisterOp, RegisterRet};
-
-/// What to simulate.
-#[derive(Clone, Copy)]
-struct Load {
-    operations: usize,
-    clients: usize,
-    keys: i64,
-    /// The share of operations whose client never hears back.
-    crashed: f64,
-    /// Values are drawn from so many; `None`: every value is written once.
-    domain: Option<i64>,
-    /// The share of compare-and-sets.
-    cas: f64,
-}
-
-const LOAD: Load = Load { operations: 500, clients: 5, keys: 1, crashed: 0.0, domain: None, cas: 0.0 };
-
-/// What a client waits for, with the answer once it has taken effect.
-type Open = Option<(Op, Option<Ret>)>;
-
-/// A correct history. All clients are always busy, half of what is not cas are reads.
-fn simulate(load: Load, seed: u64) -> History {
-    let mut rng = ChaCha8Rng::seed_from_u64(seed);
-    let mut cells = vec![Value::Nil; load.keys as usize];
-    let mut clients: Vec<(u64, Open)> = (0..load.clients as u64).map(|process| (process, None)).collect();
-    let (mut processes, mut fresh, mut time, mut invoked) = (load.clients as u64, 0, 0, 0);
-    let mut events = Vec::new();
-    while invoked < load.operations || clients.iter().any(|(_, open)| open.is_some()) {
-        let client = rng.random_range(0..clients.len());
-        let (process, open) = &mut clients[client];
-        time += rng.random_range(1..1000);
-        let (kind, op, ret) = match open.take() {
-            None if invoked == load.operations => continue,
-            None => {
-                invoked += 1;
-                let cell = rng.random_range(0..load.keys);
-                let key = Value::Int(cell);
-                fresh += 1;
-                let value = Value::Int(load.domain.map_or(fresh, |domain| rng.random_range(0..domain)));
-                let op = if rng.random_bool(load.cas) {
-                    let expected = match load.domain {
-                        Some(domain) => rng.random_range(0..domain).into(),
-                        None => cells[cell as usize].clone(),
-                    };
-                    Op::Cas { key, expected, new: value }
-                } else if rng.random_bool(0.5) {
-                    Op::Read { key, mode: ReadMode::Default }
-                } else {
-                    Op::Write { key, value }
-                };
-                *open = Some((op.clone(), None));
-                (Kind::Invoke, op, None)
-            }
-            Some((op, None)) => {
-                let Some(Value::Int(cell)) = op.key() else { unreachable!("keys are numbers") };
-                let cell = &mut cells[*cell as usize];
-                let ret = match &op {
-                    Op::Read { .. } => Ret::Value(cell.clone()),
-                    Op::Cas { expected, new, .. } => {
-                        let found = cell.clone();
-                        let swapped = found == *expected;
-                        if swapped {
-                            *cell = new.clone();
-                        }
-                        Ret::Swapped { swapped, found: Some(found) }
-                    }
-                    Op::Write { value, .. } => {
-                        *cell = value.clone();
-                        Ret::Done
-                    }
-                    other => unreachable!("{other} is not generated"),
-                };
-                if !rng.random_bool(load.crashed) {
-                    *open = Some((op, Some(ret)));
-                    continue;
-                }
-                let gone = std::mem::replace(process, processes);
-                processes += 1;
-                events.push(event(events.len(), time, gone, Kind::Info, op, None));
-                continue;
-            }
-            Some((op, ret)) => (Kind::Ok, op, ret),
-        };
-        events.push(event(events.len(), time, *process, kind, op, ret));
-    }
-    History::new(Header::new("scale", seed, "", vec![]), events)
-}
-
-fn event(index: usize, time: u64, process: u64, kind: Kind, op: Op, ret: Option<Ret>) -> Event {
-    let meta = Meta::default();
-    Event { index: index as u64, time, process: Process::Client(process), kind, op, ret, meta }
-}
-
-/// Lets a read late in the history return an old value: that of the last read among the first half of the events.
-fn make_stale(history: &mut History) {
-    let read = |event: &Event| match (&event.op, &event.ret) {
-        (Op::Read { .. }, Some(Ret::Value(value))) if *value != Value::Nil => Some(value.clone()),
-        _ => None,
-    };
-    let mut events: Vec<Event> = history.events.iter().collect();
-    let half = events.len() / 2;
-    let old = events[..half].iter().rev().find_map(read).expect("something was read");
-    let late = events.len() * 9 / 10;
-    let victim = events[late..].iter_mut().find(|event| read(event).is_some()).expect("something was read");
-    victim.ret = Some(Ret::Value(old));
-    history.events = events.into_iter().collect();
-}
 
 fn check(history: &History) -> Verdict {
     linearizable(ModelName::Kv).check(history, &Budget::unlimited())

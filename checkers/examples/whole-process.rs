@@ -1,0 +1,109 @@
+//! What judging costs a whole process: time and memory, on histories of the sizes and kinds that hurt.
+//!
+//! ```text
+//! whole-process list                 the cases
+//! whole-process write CASE FILE      writes the history of a case, by a simulation
+//! whole-process judge CASE FILE      reads it, judges it, prints the seconds of both and the most memory in use
+//! ```
+//!
+//! `checkers/benches/whole-process.sh` runs all of them, each in a process of its own, and prints a table. Deliberately an
+//! example and not a test: what it prints depends on the machine.
+
+#[path = "../tests/simulate/mod.rs"]
+mod simulate;
+
+use std::{
+    fs::File,
+    io::{BufReader, BufWriter, Write},
+    time::Instant,
+};
+
+use checkers::{Budget, Checker, History, ModelName, Validity, jsonl, linearizable};
+use simulate::{LOAD, Load, make_stale, simulate};
+
+/// Name, model, load, and whether one late read is made stale.
+type Case = (&'static str, ModelName, Load, bool);
+
+fn cases() -> Vec<Case> {
+    use ModelName::{CasRegister, Register};
+    const MILLION: usize = 1_000_000;
+    let distinct = Load { operations: MILLION, clients: 20, ..LOAD };
+    let swaps = Load { cas: 0.33, ..distinct };
+    let many_keys = Load { operations: 10 * MILLION, keys: 5000, ..distinct };
+    let repeated = Load { operations: MILLION, keys: 5000, clients: 10, domain: Some(5), cas: 0.33, ..LOAD };
+    let crash_heavy = |operations, clients, crashed| Load { operations, clients, crashed, ..LOAD };
+    let alibi = Load { operations: 5000, crashed: 0.01, domain: Some(5), cas: 0.33, ..LOAD };
+    vec![
+        ("register-1m", Register, distinct, false),
+        ("register-1m-stale", Register, distinct, true),
+        ("cas-1m", CasRegister, swaps, false),
+        ("cas-1m-stale", CasRegister, swaps, true),
+        ("register-10m-5000-keys", Register, many_keys, false),
+        ("cas-1m-5000-keys-repeated", CasRegister, repeated, false),
+        ("cas-1m-5000-keys-repeated-stale", CasRegister, repeated, true),
+        ("crashed-500-stale", Register, crash_heavy(500, 5, 0.05), true),
+        ("crashed-1000-stale", Register, crash_heavy(1000, 5, 0.03), true),
+        ("crashed-2000-stale", Register, crash_heavy(2000, 10, 0.01), true),
+        ("crashed-5000-stale", Register, crash_heavy(5000, 5, 0.01), true),
+        ("crashed-5000-repeated-stale", CasRegister, Load { domain: Some(5), ..alibi }, true),
+        ("crashed-5000-repeated", CasRegister, alibi, false),
+    ]
+}
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match words[..] {
+        ["list"] => cases().iter().for_each(|case| println!("{}", case.0)),
+        ["write", case, file] => write(find(case), file),
+        ["judge", case, file] => judge(find(case), file),
+        _ => panic!("usage: whole-process list | write CASE FILE | judge CASE FILE"),
+    }
+}
+
+fn find(name: &str) -> Case {
+    let found = cases().into_iter().find(|case| case.0 == name);
+    found.unwrap_or_else(|| panic!("there is no case {name}; `list` lists them"))
+}
+
+fn write((_, _, load, stale): Case, file: &str) {
+    let mut history = simulate(load, 7);
+    if stale {
+        make_stale(&mut history);
+    }
+    let mut out = BufWriter::new(File::create(file).expect("a file that can be written"));
+    jsonl::write_header(&mut out, &history.header).expect("writing");
+    for event in history.events.iter() {
+        jsonl::write_event(&mut out, &event).expect("writing");
+    }
+    out.flush().expect("writing");
+}
+
+fn judge((name, model, load, stale): Case, file: &str) {
+    let start = Instant::now();
+    let file = File::open(file).expect("a file that was written before");
+    let history: History = jsonl::read(BufReader::with_capacity(1 << 18, file)).expect("a history");
+    let loaded = start.elapsed();
+    let resident = memory_mb("VmRSS");
+    let start = Instant::now();
+    let verdict = linearizable(model).check(&history, &Budget::unlimited());
+    let judged = start.elapsed();
+    let expected = if stale { Validity::Invalid } else { Validity::Valid };
+    assert_eq!(verdict.validity, expected, "{name}: {:?}", verdict.reason);
+    println!(
+        "| {name} | {} | {:.2} | {resident} | {:.1} | {} | {} |",
+        load.operations,
+        loaded.as_secs_f64(),
+        judged.as_secs_f64() * 1e3,
+        memory_mb("VmHWM"),
+        verdict.validity
+    );
+}
+
+/// A figure of this process's memory, in megabytes; 0 where there is no `/proc`.
+fn memory_mb(field: &str) -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
+    let kb: Option<u64> = line.and_then(|line| line.trim().strip_suffix(" kB")?.trim().parse().ok());
+    kb.unwrap_or(0) / 1024
+}

@@ -1,0 +1,119 @@
+//! Histories of a simulated register, correct, or with one stale read: for tests and benchmarks.
+//!
+//! ```text
+//! clients ──> a register that is simulated ──> 500 … 10,000,000 operations, some crashed, one falsified
+//! ```
+
+use checkers::{Event, Events, Header, History, Kind, Meta, Op, Process, ReadMode, Ret, Value};
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+/// What to simulate.
+#[derive(Clone, Copy)]
+pub(crate) struct Load {
+    pub(crate) operations: usize,
+    pub(crate) clients: usize,
+    pub(crate) keys: i64,
+    /// The share of operations whose client never hears back.
+    pub(crate) crashed: f64,
+    /// Values are drawn from so many; `None`: every value is written once.
+    pub(crate) domain: Option<i64>,
+    /// The share of compare-and-sets.
+    pub(crate) cas: f64,
+}
+
+/// A load to start from.
+pub(crate) const LOAD: Load =
+    Load { operations: 500, clients: 5, keys: 1, crashed: 0.0, domain: None, cas: 0.0 };
+
+/// What a client waits for, with the answer once it has taken effect.
+type Open = Option<(Op, Option<Ret>)>;
+
+/// A correct history. All clients are always busy, half of what is not cas are reads.
+pub(crate) fn simulate(load: Load, seed: u64) -> History {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    let mut cells = vec![Value::Nil; load.keys as usize];
+    let mut clients: Vec<(u64, Open)> = (0..load.clients as u64).map(|process| (process, None)).collect();
+    let (mut processes, mut fresh, mut time, mut invoked) = (load.clients as u64, 0, 0, 0);
+    let mut events = Events::default();
+    while invoked < load.operations || clients.iter().any(|(_, open)| open.is_some()) {
+        let client = rng.random_range(0..clients.len());
+        let (process, open) = &mut clients[client];
+        time += rng.random_range(1..1000);
+        let (kind, op, ret) = match open.take() {
+            None if invoked == load.operations => continue,
+            None => {
+                invoked += 1;
+                let cell = rng.random_range(0..load.keys);
+                let key = Value::Int(cell);
+                fresh += 1;
+                let value = Value::Int(load.domain.map_or(fresh, |domain| rng.random_range(0..domain)));
+                let op = if rng.random_bool(load.cas) {
+                    let expected = match load.domain {
+                        Some(domain) => rng.random_range(0..domain).into(),
+                        None => cells[cell as usize].clone(),
+                    };
+                    Op::Cas { key, expected, new: value }
+                } else if rng.random_bool(0.5) {
+                    Op::Read { key, mode: ReadMode::Default }
+                } else {
+                    Op::Write { key, value }
+                };
+                *open = Some((op.clone(), None));
+                (Kind::Invoke, op, None)
+            }
+            Some((op, None)) => {
+                let Some(Value::Int(cell)) = op.key() else { unreachable!("keys are numbers") };
+                let cell = &mut cells[*cell as usize];
+                let ret = match &op {
+                    Op::Read { .. } => Ret::Value(cell.clone()),
+                    Op::Cas { expected, new, .. } => {
+                        let found = cell.clone();
+                        let swapped = found == *expected;
+                        if swapped {
+                            *cell = new.clone();
+                        }
+                        Ret::Swapped { swapped, found: Some(found) }
+                    }
+                    Op::Write { value, .. } => {
+                        *cell = value.clone();
+                        Ret::Done
+                    }
+                    other => unreachable!("{other} is not generated"),
+                };
+                if !rng.random_bool(load.crashed) {
+                    *open = Some((op, Some(ret)));
+                    continue;
+                }
+                let gone = std::mem::replace(process, processes);
+                processes += 1;
+                events.push(event(events.len(), time, gone, Kind::Info, op, None));
+                continue;
+            }
+            Some((op, ret)) => (Kind::Ok, op, ret),
+        };
+        events.push(event(events.len(), time, *process, kind, op, ret));
+    }
+    History { header: Header::new("scale", seed, "", vec![]), events, cut: None }
+}
+
+/// An event of a client, without metadata.
+pub(crate) fn event(index: usize, time: u64, process: u64, kind: Kind, op: Op, ret: Option<Ret>) -> Event {
+    let meta = Meta::default();
+    Event { index: index as u64, time, process: Process::Client(process), kind, op, ret, meta }
+}
+
+/// Lets a read late in the history return an old value: that of the last read among the first half of the events.
+pub(crate) fn make_stale(history: &mut History) {
+    let read = |event: &Event| match (&event.op, &event.ret) {
+        (Op::Read { .. }, Some(Ret::Value(value))) if *value != Value::Nil => Some(value.clone()),
+        _ => None,
+    };
+    let mut events: Vec<Event> = history.events.iter().collect();
+    let half = events.len() / 2;
+    let old = events[..half].iter().rev().find_map(read).expect("something was read");
+    let late = events.len() * 9 / 10;
+    let victim = events[late..].iter_mut().find(|event| read(event).is_some()).expect("something was read");
+    victim.ret = Some(Ret::Value(old));
+    history.events = events.into_iter().collect();
+}
