@@ -21,7 +21,7 @@ pub use history::{
     Cut, Event, Events, Header, History, HistoryError, Key, Kind, Meta, Mop, Op, OpOutcome, Operation,
     Operations, Problem, Process, ReadMode, Ret, Value, jsonl, timeline,
 };
-pub use linearizability::{linearizable, linearizable_by};
+pub use linearizability::{linearizable, linearizable_by, linearizable_from};
 pub use model::{Effect, Model, ModelName, RegisterLike, models};
 pub use verdict::{Anomaly, Validity, Verdict};
 

@@ -43,21 +43,86 @@ use serde_json::{Map, json};
 
 use self::judge::{KeyResult, KeyVerdict, judge};
 use crate::{
-    Budget, Checker, History, Operations, Validity, Verdict,
+    Budget, Checker, History, Operations, Validity, Value, Verdict,
     history::{datum::Datum, events::F, operations::End},
-    model::{CasRegister, Kv, Model, ModelName, Register},
+    model::{
+        CasRegister, Counter, FifoQueue, Kv, Model, ModelName, MultiRegister, Mutex, Nondeterministic,
+        OwnedMutex, Register, Semaphore, Set, Stack, UnorderedQueue,
+    },
 };
 
 /// How many invalid keys are explained; the others are only named.
 const MAX_EXPLAINED: usize = 8;
 
-/// Judges by a built-in model; every key is absent at first.
+/// Judges by a built-in model; every key is absent at first, every queue empty, every lock free.
 pub fn linearizable(model: ModelName) -> impl Checker {
-    match model {
-        ModelName::Register => Named::Register(Linearizable::new(Register::default())),
-        ModelName::CasRegister => Named::CasRegister(Linearizable::new(CasRegister::default())),
-        ModelName::Kv => Named::Kv(Linearizable::new(Kv::default())),
+    Named(match by_name(model, None) {
+        Ok(checker) => checker,
+        Err(_) => unreachable!("without an initial state there is nothing to refuse"),
+    })
+}
+
+/// The same with another state at the start: the value of a register (of each key), the number of a counter, the elements of
+/// a collection as a list, `true` for a lock that is held, the number of permits of a semaphore.
+///
+/// # Errors
+/// If the model cannot begin with that.
+pub fn linearizable_from(model: ModelName, initial: Value) -> Result<impl Checker, String> {
+    Ok(Named(by_name(model, Some(initial))?))
+}
+
+fn by_name(model: ModelName, initial: Option<Value>) -> Result<Box<dyn Checker>, String> {
+    fn boxed<M: Model + 'static>(model: M) -> Box<dyn Checker> {
+        Box::new(Linearizable::new(model))
     }
+    let given = initial.clone().unwrap_or_default();
+    let list = || match &initial {
+        None | Some(Value::Nil) => Ok(Vec::new()),
+        Some(Value::List(values)) => Ok(values.to_vec()),
+        Some(other) => Err(format!("the model {model} begins with a list of elements, not with {other}")),
+    };
+    let number = |or: i64| match &initial {
+        None | Some(Value::Nil) => Ok(or),
+        Some(Value::Int(number)) => Ok(*number),
+        Some(other) => Err(format!("the model {model} begins with a number, not with {other}")),
+    };
+    let free = || match &initial {
+        None | Some(Value::Nil) => Ok(()),
+        Some(other) => Err(format!("the model {model} begins free, not with {other}")),
+    };
+    Ok(match model {
+        ModelName::Register => boxed(Register { initial: given }),
+        ModelName::CasRegister => boxed(CasRegister { initial: given }),
+        ModelName::MultiRegister => boxed(MultiRegister { initial: given }),
+        ModelName::Kv => boxed(Kv::new(given)),
+        ModelName::Counter => boxed(Counter { initial: number(0)? }),
+        ModelName::Set => boxed(Set { initial: list()?.into_iter().collect() }),
+        ModelName::FifoQueue => boxed(FifoQueue { initial: list()?.into() }),
+        ModelName::UnorderedQueue => {
+            let mut queue = UnorderedQueue::default();
+            for element in list()? {
+                *queue.initial.entry(element).or_insert(0) += 1;
+            }
+            boxed(Nondeterministic(queue))
+        }
+        ModelName::Stack => boxed(Stack { initial: list()? }),
+        ModelName::Mutex => match given {
+            Value::Nil | Value::Bool(false) => boxed(Mutex { held: false }),
+            Value::Bool(true) => boxed(Mutex { held: true }),
+            other => {
+                return Err(format!("the model {model} begins with true (held) or false, not with {other}"));
+            }
+        },
+        ModelName::OwnedMutex => free().map(|()| boxed(OwnedMutex::plain()))?,
+        ModelName::ReentrantMutex => free().map(|()| boxed(OwnedMutex::reentrant()))?,
+        ModelName::FencedMutex => free().map(|()| boxed(OwnedMutex::fenced()))?,
+        ModelName::Semaphore => {
+            let permits = number(i64::from(Semaphore::default().permits))?;
+            let permits =
+                u32::try_from(permits).map_err(|_| format!("a semaphore has no {permits} permits"))?;
+            boxed(Semaphore { permits })
+        }
+    })
 }
 
 /// Judges by any model: one of [`models`](mod@crate::models) with other initial values, a [`Spec`](crate::models::Spec)
@@ -66,23 +131,15 @@ pub fn linearizable_by<M: Model>(model: M) -> impl Checker {
     Linearizable::new(model)
 }
 
-enum Named {
-    Register(Linearizable<Register>),
-    CasRegister(Linearizable<CasRegister>),
-    Kv(Linearizable<Kv>),
-}
+struct Named(Box<dyn Checker>);
 
 impl Checker for Named {
     fn name(&self) -> &str {
-        NAME
+        self.0.name()
     }
 
     fn check(&self, history: &History, budget: &Budget) -> Verdict {
-        match self {
-            Named::Register(checker) => checker.check(history, budget),
-            Named::CasRegister(checker) => checker.check(history, budget),
-            Named::Kv(checker) => checker.check(history, budget),
-        }
+        self.0.check(history, budget)
     }
 }
 

@@ -11,7 +11,12 @@
 //! undetermined is the order, and that is the checker's work.
 
 mod cas_register;
+mod collections;
+mod counter;
 mod kv;
+mod locks;
+mod multi_register;
+mod nondeterministic;
 mod register;
 mod spec;
 
@@ -19,7 +24,12 @@ use std::{fmt, hash::Hash, str::FromStr};
 
 pub use self::{
     cas_register::CasRegister,
+    collections::{FifoQueue, Set, Stack},
+    counter::Counter,
     kv::Kv,
+    locks::{Mutex, OwnedMutex, Semaphore},
+    multi_register::MultiRegister,
+    nondeterministic::{Nondeterministic, NondeterministicModel, UnorderedQueue},
     register::Register,
     spec::{Spec, SpecState},
 };
@@ -27,7 +37,10 @@ use crate::{Op, Ret, Value};
 
 /// The models by themselves, for `use checkers::models::Kv`.
 pub mod models {
-    pub use super::{CasRegister, Kv, Register, Spec, SpecState};
+    pub use super::{
+        CasRegister, Counter, FifoQueue, Kv, MultiRegister, Mutex, Nondeterministic, NondeterministicModel,
+        OwnedMutex, Register, Semaphore, Set, Spec, SpecState, Stack, UnorderedQueue,
+    };
 }
 
 /// A sequential specification over [`Op`] and [`Ret`].
@@ -74,6 +87,11 @@ pub trait Model: Clone + Send + Sync {
     /// operations may be about several keys.
     fn is_local(&self) -> bool {
         true
+    }
+
+    /// Whether it matters who asks: then an operation on a lock that names no owner is that of its process.
+    fn has_owners(&self) -> bool {
+        false
     }
 
     /// The state in words, for people.
@@ -131,13 +149,50 @@ pub enum ModelName {
     Register,
     /// [`CasRegister`].
     CasRegister,
+    /// [`MultiRegister`].
+    MultiRegister,
     /// [`Kv`].
     Kv,
+    /// [`Counter`].
+    Counter,
+    /// [`Set`].
+    Set,
+    /// [`FifoQueue`].
+    FifoQueue,
+    /// [`UnorderedQueue`].
+    UnorderedQueue,
+    /// [`Stack`].
+    Stack,
+    /// [`Mutex`].
+    Mutex,
+    /// [`OwnedMutex::plain`].
+    OwnedMutex,
+    /// [`OwnedMutex::reentrant`].
+    ReentrantMutex,
+    /// [`OwnedMutex::fenced`].
+    FencedMutex,
+    /// [`Semaphore`].
+    Semaphore,
 }
 
 impl ModelName {
     /// Every built-in model, in the order of the declaration.
-    pub const ALL: [ModelName; 3] = [ModelName::Register, ModelName::CasRegister, ModelName::Kv];
+    pub const ALL: [ModelName; 14] = [
+        ModelName::Register,
+        ModelName::CasRegister,
+        ModelName::MultiRegister,
+        ModelName::Kv,
+        ModelName::Counter,
+        ModelName::Set,
+        ModelName::FifoQueue,
+        ModelName::UnorderedQueue,
+        ModelName::Stack,
+        ModelName::Mutex,
+        ModelName::OwnedMutex,
+        ModelName::ReentrantMutex,
+        ModelName::FencedMutex,
+        ModelName::Semaphore,
+    ];
 
     /// The name in test files and on the command line.
     pub fn name(self) -> &'static str {
@@ -171,7 +226,21 @@ pub fn models() -> &'static [(&'static str, &'static str)] {
     &[
         ("register", "one value a key; read and write"),
         ("cas-register", "a register that can also compare-and-set"),
+        (
+            "multi-register",
+            "registers that are read and written together; txn, read, write and compare-and-set",
+        ),
         ("kv", "a key-value store: read, write, compare-and-set, append and delete"),
+        ("counter", "a number; add and read"),
+        ("set", "elements; add, remove, contains and read"),
+        ("fifo-queue", "first in, first out; enqueue, dequeue and drain"),
+        ("unordered-queue", "what went in comes out, in any order; enqueue, dequeue and drain"),
+        ("stack", "last in, first out; push and pop"),
+        ("mutex", "a lock that anybody may release; acquire and release"),
+        ("owned-mutex", "a lock that only its owner may release"),
+        ("reentrant-mutex", "a lock that its owner may take again"),
+        ("fenced-mutex", "a lock that only its owner may release, whose tokens grow"),
+        ("semaphore", "a number of permits (2 unless told); acquire and release"),
     ]
 }
 
@@ -184,10 +253,25 @@ mod tests {
         for model in ModelName::ALL {
             assert_eq!(model.name().parse(), Ok(model));
         }
-        let error = "queue".parse::<ModelName>().unwrap_err();
-        assert_eq!(error, "unknown model \"queue\": use one of register, cas-register, kv");
-        assert_eq!(ModelName::Register.name(), Register::default().name());
-        assert_eq!(ModelName::CasRegister.name(), CasRegister::default().name());
-        assert_eq!(ModelName::Kv.name(), Kv::default().name());
+        let error = "heap".parse::<ModelName>().unwrap_err();
+        assert!(error.starts_with("unknown model \"heap\": use one of register, cas-register,"), "{error}");
+        let named = [
+            Register::default().name(),
+            CasRegister::default().name(),
+            MultiRegister::default().name(),
+            Kv::default().name(),
+            Counter::default().name(),
+            Set::default().name(),
+            FifoQueue::default().name(),
+            UnorderedQueue::default().name(),
+            Stack::default().name(),
+            Mutex::default().name(),
+            OwnedMutex::plain().name(),
+            OwnedMutex::reentrant().name(),
+            OwnedMutex::fenced().name(),
+            Semaphore::default().name(),
+        ]
+        .map(str::to_owned);
+        assert_eq!(named, ModelName::ALL.map(|model| model.name().to_owned()));
     }
 }

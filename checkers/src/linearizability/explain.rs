@@ -27,7 +27,7 @@
 use serde_json::{Value as Json, json};
 
 use super::{
-    judge::{Guilt, Why, calls_of, whole},
+    judge::{Guilt, Why, calls_of, whole_for},
     shrink,
 };
 use crate::{
@@ -50,7 +50,7 @@ pub(super) fn explain<M: Model>(
     unobservable: usize,
     budget: &Budget,
 ) -> Anomaly {
-    let part = whole(operations, &guilt.part);
+    let part = whole_for(model, operations, &guilt.part);
     let calls = calls_of(&part);
     // It was fitted to the whole key before; the same calls fit again.
     let shapes: Vec<_> = calls.iter().map(|call| (call.op, call.ret)).collect();

@@ -22,7 +22,7 @@ use super::{
     thin_air::thin_air,
     wgl::Wgl,
 };
-use crate::{Budget, OpOutcome, Operation, Operations, model::Model};
+use crate::{Budget, Op, OpOutcome, Operation, Operations, Value, model::Model};
 
 /// How many steps each engine gets at first: enough for nearly every key of nearly every history.
 const FIRST_SLICE: u64 = 200_000;
@@ -86,6 +86,21 @@ pub(super) fn whole(operations: &Operations<'_>, ids: &[u32]) -> Vec<Operation> 
     ids.iter().map(|id| operations.get(*id as usize)).collect()
 }
 
+/// The same as the model wants them: where it matters who asks, everybody is named.
+pub(super) fn whole_for<M: Model>(model: &M, operations: &Operations<'_>, ids: &[u32]) -> Vec<Operation> {
+    let mut whole = whole(operations, ids);
+    if model.has_owners() {
+        for operation in &mut whole {
+            if let Op::Acquire { owner, .. } | Op::Release { owner, .. } = &mut operation.op
+                && *owner == Value::Nil
+            {
+                *owner = format!("process {}", operation.process).into();
+            }
+        }
+    }
+    whole
+}
+
 /// Judged operations as the search wants them.
 pub(super) fn calls_of(operations: &[Operation]) -> Vec<Call<'_>> {
     operations
@@ -137,7 +152,7 @@ pub(super) fn judge<M: Model>(
     let answer =
         model.as_register().map_or(Answer::NotForMe, |like| register::decide(&like, operations, ids));
     let evidence = match answer {
-        Answer::NotForMe => return search(model, &whole(operations, ids), u32::MAX, budget),
+        Answer::NotForMe => return search(model, &whole_for(model, operations, ids), u32::MAX, budget),
         Answer::Valid(unobservable) => {
             return KeyVerdict { unobservable, special: true, ..KeyVerdict::new(ids.len()) };
         }
@@ -145,7 +160,7 @@ pub(super) fn judge<M: Model>(
     };
     let mut verdict = KeyVerdict { special: true, ..KeyVerdict::new(ids.len()) };
     if ids.len() <= MAX_WHOLE {
-        let found = search(model, &whole(operations, ids), 1, budget);
+        let found = search(model, &whole_for(model, operations, ids), 1, budget);
         match found.result {
             KeyResult::Unknown(_) => verdict.add(&found),
             KeyResult::Valid | KeyResult::Invalid(_) => return found,

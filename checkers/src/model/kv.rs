@@ -24,6 +24,11 @@ pub struct Kv {
 }
 
 impl Kv {
+    /// Keys that hold this at first.
+    pub fn new(initial: Value) -> Self {
+        Kv { initial, lists: false }
+    }
+
     fn register(&self) -> CasRegister {
         CasRegister { initial: Value::Nil }
     }
@@ -156,12 +161,7 @@ impl Model for Kv {
     }
 
     fn weight(&self, state: &Value) -> usize {
-        size_of::<Value>()
-            + match state {
-                Value::Text(text) => text.len(),
-                Value::List(values) => size_of_val(&**values),
-                _ => 0,
-            }
+        register::weight(state)
     }
 }
 

@@ -79,6 +79,16 @@ pub(super) fn to_json(state: &Value) -> serde_json::Value {
 }
 
 /// Why a model cannot judge an operation.
+/// About how many bytes a value takes.
+pub(super) fn weight(value: &Value) -> usize {
+    size_of::<Value>()
+        + match value {
+            Value::Text(text) => text.len(),
+            Value::List(values) => values.iter().map(weight).sum(),
+            _ => 0,
+        }
+}
+
 pub(super) fn unknown_op(model: &str, op: &Op, hint: &str) -> String {
     format!("the model {model} does not know \"{}\" ({op}); {hint}", op.f())
 }
