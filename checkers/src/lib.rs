@@ -22,7 +22,7 @@ pub use history::{
     Operations, Problem, Process, ReadMode, Ret, Value, jsonl, timeline,
 };
 pub use linearizability::{linearizable, linearizable_by, linearizable_from};
-pub use model::{Effect, Model, ModelName, RegisterLike, models};
+pub use model::{Effect, Model, ModelName, RegisterLike, Special, models};
 pub use verdict::{Anomaly, Validity, Verdict};
 
 /// A judge: decides one property of a history.

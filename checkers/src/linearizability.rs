@@ -1,7 +1,7 @@
 //! Linearizable or not? Each key by itself, by two engines that take turns.
 //!
 //! ```text
-//! operations ── by key ──> register with different values? ──> zones: at once
+//! operations ── by key ──> a register, a queue, a set whose values are all different? ──> a specialist: at once
 //!                      └─> Calls ──> Frontier  200k steps ┐ whoever answers first;
 //!                                    Wgl       200k steps │ then twice as many, and so on,
 //!                                    Frontier  400k steps ┘ until memory is out or the caller cancels
@@ -25,12 +25,16 @@ mod explain;
 mod frontier;
 mod judge;
 #[cfg(test)]
+mod models_oracle;
+#[cfg(test)]
 mod oracle;
 mod outcome;
 mod prune;
+mod queue;
 mod register;
 #[cfg(test)]
 mod register_oracle;
+mod set;
 mod shrink;
 mod space;
 mod thin_air;

@@ -77,9 +77,9 @@ pub trait Model: Clone + Send + Sync {
         Effect::Opaque
     }
 
-    /// What the model is as long as nothing but reads, writes and compare-and-sets are asked for. With it, histories in
-    /// which every value is written once are judged in the time that sorting takes.
-    fn as_register(&self) -> Option<RegisterLike<'_>> {
+    /// What the model is as long as certain operations only are asked for. With it, histories in which every value is
+    /// written once are judged in the time that sorting takes.
+    fn special(&self) -> Option<Special<'_>> {
         None
     }
 
@@ -108,6 +108,20 @@ pub trait Model: Clone + Send + Sync {
     fn weight(&self, state: &Self::State) -> usize {
         size_of_val(state)
     }
+}
+
+/// An object that a specialist knows, as long as all values are different.
+#[derive(Clone, Copy, Debug)]
+pub enum Special<'a> {
+    /// Reads, writes and compare-and-sets.
+    Register(RegisterLike<'a>),
+    /// A queue that is empty at first: enqueues and dequeues; nil means that it was empty.
+    Queue {
+        /// Whether the first element in is the first out.
+        fifo: bool,
+    },
+    /// A set that is empty at first: adds, and reads of the whole.
+    Set,
 }
 
 /// A register, perhaps with compare-and-set.

@@ -17,12 +17,17 @@ use super::{
     calls::{Call, Calls, Step},
     frontier::{Frontier, MAX_SLOTS},
     outcome::{Failure, GaveUp, Outcome, Purse},
+    queue,
     register::{self, Answer},
+    set,
     space::Space,
     thin_air::thin_air,
     wgl::Wgl,
 };
-use crate::{Budget, Op, OpOutcome, Operation, Operations, Value, model::Model};
+use crate::{
+    Budget, Op, OpOutcome, Operation, Operations, Value,
+    model::{Model, Special},
+};
 
 /// How many steps each engine gets at first: enough for nearly every key of nearly every history.
 const FIRST_SLICE: u64 = 200_000;
@@ -142,6 +147,16 @@ impl KeyVerdict {
     }
 }
 
+/// What a specialist says, if there is one.
+pub(super) fn special<M: Model>(model: &M, operations: &Operations<'_>, ids: &[u32]) -> Answer {
+    match model.special() {
+        None => Answer::NotForMe,
+        Some(Special::Register(like)) => register::decide(&like, operations, ids),
+        Some(Special::Queue { fifo }) => queue::decide(fifo, operations, ids),
+        Some(Special::Set) => set::decide(operations, ids),
+    }
+}
+
 /// Judges one key, of which these are the judged operations.
 pub(super) fn judge<M: Model>(
     model: &M,
@@ -149,9 +164,7 @@ pub(super) fn judge<M: Model>(
     ids: &[u32],
     budget: &Budget,
 ) -> KeyVerdict {
-    let answer =
-        model.as_register().map_or(Answer::NotForMe, |like| register::decide(&like, operations, ids));
-    let evidence = match answer {
+    let evidence = match special(model, operations, ids) {
         Answer::NotForMe => return search(model, &whole_for(model, operations, ids), u32::MAX, budget),
         Answer::Valid(unobservable) => {
             return KeyVerdict { unobservable, special: true, ..KeyVerdict::new(ids.len()) };

@@ -21,7 +21,8 @@ use super::{
     space::Space,
 };
 use crate::{
-    Budget, Event, Header, History, Kind, Meta, Model, Op, OpOutcome, Process, Ret, Value, model::CasRegister,
+    Budget, Event, Header, History, Kind, Meta, Model, Op, OpOutcome, Process, RegisterLike, Ret, Value,
+    model::CasRegister,
 };
 
 /// A history in which nothing is written twice.
@@ -153,8 +154,7 @@ fn zones_agree_with_the_frontier() {
         let operations = history.paired().expect("well-formed");
         let ids: Vec<u32> =
             (0..operations.len()).filter(|id| is_judged(&operations, *id)).map(|id| id as u32).collect();
-        let model = CasRegister::default();
-        let answer = decide(&model.as_register().expect("it is one"), &operations, &ids);
+        let answer = decide(&RegisterLike { initial: &Value::Nil, cas: true }, &operations, &ids);
         let judged = whole(&operations, &ids);
         let picture = || crate::timeline::draw(&judged.iter().collect::<Vec<_>>(), &[]);
         match answer {

@@ -7,7 +7,7 @@
 //! The absent value `nil` is a value like any other: `cas nil->1` creates. A compare-and-set that did not swap is an
 //! observation: the value was another one. Deliberately not weak: failing for no reason is not allowed.
 
-use super::{Effect, Model, Register, RegisterLike, register};
+use super::{Effect, Model, Register, RegisterLike, Special, register};
 use crate::{Op, Ret, Value};
 
 /// Read, write and compare-and-set.
@@ -69,8 +69,8 @@ impl Model for CasRegister {
         }
     }
 
-    fn as_register(&self) -> Option<RegisterLike<'_>> {
-        Some(RegisterLike { initial: &self.initial, cas: true })
+    fn special(&self) -> Option<Special<'_>> {
+        Some(Special::Register(RegisterLike { initial: &self.initial, cas: true }))
     }
 
     fn describe(&self, state: &Value) -> String {

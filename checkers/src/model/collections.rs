@@ -11,7 +11,7 @@
 
 use std::collections::{BTreeSet, VecDeque};
 
-use super::{Effect, Model, register};
+use super::{Effect, Model, Special, register};
 use crate::{Op, Ret, Value};
 
 /// A set: add, remove, contains, read. A read gives all elements, in any order.
@@ -115,6 +115,10 @@ impl Model for Set {
         }
     }
 
+    fn special(&self) -> Option<Special<'_>> {
+        self.initial.is_empty().then_some(Special::Set)
+    }
+
     fn describe(&self, state: &Self::State) -> String {
         words(state)
     }
@@ -177,6 +181,10 @@ impl Model for FifoQueue {
             (Op::Dequeue { .. }, Some(Ret::Value(Value::Nil))) => Effect::Observe(None),
             _ => Effect::Opaque,
         }
+    }
+
+    fn special(&self) -> Option<Special<'_>> {
+        self.initial.is_empty().then_some(Special::Queue { fifo: true })
     }
 
     fn describe(&self, state: &Self::State) -> String {

@@ -8,7 +8,7 @@
 //! Append joins text to text, or adds an element to a list; which of the two is seen from the operations of the key
 //! before they are judged. Deliberately no guess about appending to a number: such a key is not judged.
 
-use super::{CasRegister, Effect, Model, RegisterLike, register};
+use super::{CasRegister, Effect, Model, RegisterLike, Special, register};
 use crate::{Op, Ret, Value};
 
 static NIL: Value = Value::Nil;
@@ -148,8 +148,8 @@ impl Model for Kv {
         }
     }
 
-    fn as_register(&self) -> Option<RegisterLike<'_>> {
-        Some(RegisterLike { initial: &self.initial, cas: true })
+    fn special(&self) -> Option<Special<'_>> {
+        Some(Special::Register(RegisterLike { initial: &self.initial, cas: true }))
     }
 
     fn describe(&self, state: &Value) -> String {

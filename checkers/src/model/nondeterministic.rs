@@ -13,7 +13,7 @@ use std::{
     fmt,
 };
 
-use super::{Effect, Model, collections::list, register};
+use super::{Effect, Model, Special, collections::list, register};
 use crate::{Op, Ret, Value};
 
 /// A sequential specification that may have a choice.
@@ -33,6 +33,11 @@ pub trait NondeterministicModel: Clone + Send + Sync {
 
     /// Whether the model knows the operation.
     fn knows(&self, op: &Op) -> bool;
+
+    /// See [`Model::special`].
+    fn special(&self) -> Option<Special<'_>> {
+        None
+    }
 
     /// The state in words, for people.
     fn describe(&self, state: &Self::State) -> String {
@@ -69,6 +74,10 @@ impl<N: NondeterministicModel> Model for Nondeterministic<N> {
 
     fn effect<'a>(&self, _: &'a Op, _: Option<&'a Ret>) -> Effect<'a> {
         Effect::Opaque
+    }
+
+    fn special(&self) -> Option<Special<'_>> {
+        self.0.special()
     }
 
     fn describe(&self, state: &Self::State) -> String {
@@ -111,6 +120,10 @@ impl NondeterministicModel for UnorderedQueue {
 
     fn knows(&self, op: &Op) -> bool {
         matches!(op, Op::Enqueue { .. } | Op::Dequeue { .. } | Op::Drain { .. })
+    }
+
+    fn special(&self) -> Option<Special<'_>> {
+        self.initial.is_empty().then_some(Special::Queue { fifo: false })
     }
 
     fn step(&self, state: &Self::State, op: &Op, ret: Option<&Ret>) -> Vec<Self::State> {

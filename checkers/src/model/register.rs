@@ -6,7 +6,7 @@
 //!
 //! Deliberately without compare-and-set: an operation that a model does not know makes the verdict unknown.
 
-use super::{Effect, Model, RegisterLike};
+use super::{Effect, Model, RegisterLike, Special};
 use crate::{Op, Ret, Value};
 
 /// Read and write. What a write answers is not judged.
@@ -54,8 +54,8 @@ impl Model for Register {
         }
     }
 
-    fn as_register(&self) -> Option<RegisterLike<'_>> {
-        Some(RegisterLike { initial: &self.initial, cas: false })
+    fn special(&self) -> Option<Special<'_>> {
+        Some(Special::Register(RegisterLike { initial: &self.initial, cas: false }))
     }
 
     fn describe(&self, state: &Value) -> String {
