@@ -35,6 +35,7 @@ fn left_by(run: &str) -> Vec<String> {
     if machine::docker().is_ok() {
         add("container", lines("docker", &["ps", "-aq", "--filter", &label]));
         add("network", lines("docker", &["network", "ls", "-q", "--filter", &label]));
+        add("image", lines("docker", &["image", "ls", "-q", "--filter", &label]));
         add("volume", lines("docker", &["volume", "ls", "-q", "--filter", &label]));
     }
     add("namespace", of_run(lines("ip", &["netns", "list"])));
@@ -127,6 +128,42 @@ fn docker_leaves_nothing() {
     if can("docker", machine::docker().and(machine::fuse())) {
         leaves_nothing("docker");
     }
+}
+
+/// A project that builds its image and wants everything started again: neither outlives the run, nor hides a kill.
+#[test]
+fn a_compose_project_that_builds_leaves_nothing() {
+    if !can("docker", machine::docker()) {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let image = format!("tribunal-test-built:{}", std::process::id());
+    let (code, stdout, stderr) = run(tribunal(folder.path()).args(["image", "--tag", &image]));
+    assert_eq!(code, 0, "{stdout}\n{stderr}");
+    std::fs::write(folder.path().join("Dockerfile"), format!("FROM {image}\nENV BUILT=1\n")).unwrap();
+    let mut compose = "version: '3.4'\nx-node: &node {build: ., restart: always}\nservices:\n".to_owned();
+    for i in 1..=3 {
+        let peers = (1..=3).filter(|j| *j != i).map(|j| format!("--peer, \"{j}=kv{j}:7000\""));
+        compose.push_str(&format!(
+            "  kv{i}: {{<<: *node, command: [node, --id, \"{i}\", --cluster-id, built, --data, /data, \
+             --peer-listen, 0.0.0.0:7000, --client-listen, 0.0.0.0:7001, --http-listen, 0.0.0.0:7002, {}]}}\n",
+            peers.collect::<Vec<_>>().join(", ")
+        ));
+    }
+    std::fs::write(folder.path().join("compose.yaml"), compose).unwrap();
+    let plan = "{doc: x, steps: [{at: 1s, for: 3s, do: {fault: kill, target: one}}]}";
+    std::fs::write(folder.path().join("plan.yaml"), plan).unwrap();
+    let args = ["run", "register", "--on", "docker", "--compose", "compose.yaml", "--nemesis", "./plan.yaml"];
+    let services = ["--service", "kv1", "--service", "kv2", "--service", "kv3", "--time-limit", "8s"];
+    let (code, stdout, stderr) = run(tribunal(folder.path()).args(args).args(services));
+    let log = std::fs::read_to_string(run_folder(folder.path(), "register").unwrap().join("tribunal.log"));
+    let left = left_by(&run_named_in(&log.unwrap()));
+    assert!(Command::new("docker").args(["image", "rm", &image]).status().unwrap().success());
+    assert_eq!(code, 0, "{stdout}\n{stderr}");
+    assert_eq!(left, Vec::<String>::new());
+    // Nobody but us has started it: it was down for three seconds.
+    assert!(common::kinds_seen(folder.path()).contains("kill"), "{stdout}");
+    assert!(!stdout.contains("started again by somebody else"), "{stdout}");
 }
 
 /// Agents that are killed undo nothing: `tribunal clean` on each host finds it.
