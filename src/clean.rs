@@ -163,7 +163,17 @@ fn note(out: &mut Cleaned, thing: &Thing, result: Result<(), String>) {
 }
 
 fn gone(why: &str) -> bool {
-    ["No such", "not found", "no such", "already in progress"].iter().any(|w| why.contains(w))
+    // Of the system and the engine; of iptables; of tc.
+    let words = [
+        "No such",
+        "not found",
+        "no such",
+        "already in progress",
+        "No chain",
+        "handle of zero",
+        "Cannot find",
+    ];
+    words.iter().any(|w| why.contains(w))
 }
 
 /// Lets processes end by themselves for a moment, then ends them.
