@@ -51,9 +51,9 @@ pub async fn clean(run: Option<&str>, only_list: bool) -> Cleaned {
             (Some(wanted), _) if wanted == name => Life::Dead,
             (Some(_), _) => continue,
             (None, Some(life)) => life,
-            // Namespaces need root, and root's records are here: one is written before anything is made and removed
-            // when all is gone. Of anything else the record may be where we cannot look.
-            (None, None) if things.iter().all(|t| matches!(t, Thing::Namespace(_))) => Life::Dead,
+            // A record is written before anything is made and removed when all is gone. Of anything else it may be where
+            // we cannot look.
+            (None, None) if things.iter().all(Thing::would_have_its_record_here) => Life::Dead,
             (None, None) => Life::Unknown("there is no record of its run here".to_owned()),
         };
         match life {

@@ -80,9 +80,8 @@ fn killed_in_the_middle(folder: &Path, test: &[&str], agents: bool) -> String {
     assert!(!left_by(&name).is_empty(), "what shall be found must be there before");
     if agents {
         // At the same moment: they must not have the time to undo anything.
-        for agent in lines("pgrep", &["-f", &format!("agent --run {name}")]) {
-            let _ = Command::new("kill").args(["-9", &agent]).status();
-        }
+        let agents = lines("pgrep", &["-f", &format!("agent --run {name}")]);
+        let _ = Command::new("kill").arg("-9").args(agents).status();
     }
     child.kill().unwrap();
     child.wait().unwrap();
@@ -194,7 +193,7 @@ fn ssh_leaves_nothing_on_the_hosts() {
     eventually("nothing is left on the hosts", LIMIT, || hosts.leftovers().is_empty());
     let (code, stdout, stderr) = run(tribunal(folder.path()).arg("clean"));
     assert_eq!(code, 0, "{stdout}\n{stderr}");
-    assert_eq!(left_by(&name), Vec::<String>::new());
+    assert_eq!(left_by(&name), Vec::<String>::new(), "after\n{stdout}\n{stderr}");
 }
 
 /// Where /tmp allows no programs, another place is taken.

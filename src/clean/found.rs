@@ -62,6 +62,16 @@ impl fmt::Display for Thing {
 }
 
 impl Thing {
+    /// Whether the record of its run would be where we look: namespaces need root, whose records are here, and sockets of
+    /// ssh connections are beside the record.
+    pub(super) fn would_have_its_record_here(&self) -> bool {
+        match self {
+            Thing::Namespace(_) => true,
+            Thing::Folder(at, _) => at.parent() == Some(&*owner::folder()),
+            _ => false,
+        }
+    }
+
     /// The user who has made it, if that can be told: some things only root can make. Those of the engine have labels.
     pub(super) fn maker(&self) -> Option<u32> {
         match self {
