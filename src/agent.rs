@@ -21,6 +21,7 @@ mod queue;
 mod run;
 mod supervise;
 
+use crate::owner;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::{
@@ -242,6 +243,8 @@ pub fn serve(run: &str, folder: Option<&std::path::Path>) -> std::io::Result<()>
         #[cfg(target_os = "linux")]
         clock: Mutex::default(),
     });
+    // On a host of its own nobody else says whose it is what is made here.
+    let record = folder.and_then(|_| owner::Record::write_if_there_is_none(run));
     let (answers, queue) = std::sync::mpsc::channel::<Answer>();
     let writer = std::thread::spawn(move || {
         let mut out = std::io::stdout().lock();
@@ -277,6 +280,7 @@ pub fn serve(run: &str, folder: Option<&std::path::Path>) -> std::io::Result<()>
         // Nobody is left to be told.
         let _ = std::fs::remove_dir_all(folder);
     }
+    drop(record);
     drop(answers);
     let _ = writer.join();
     Ok(())

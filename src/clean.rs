@@ -12,13 +12,10 @@ mod found;
 use crate::{
     cluster::{docker, netns},
     machine,
-    owner::{self, Life, Owner},
+    owner::{self, Claim, Life},
 };
 use found::{Found, Thing};
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    time::Duration,
-};
+use std::{collections::BTreeSet, time::Duration};
 
 /// How long agents of a dead tester may take to undo what they did before they are killed.
 const FAREWELL: Duration = Duration::from_secs(5);
@@ -32,6 +29,8 @@ pub struct Cleaned {
     pub left: Vec<String>,
     /// Things that could not be removed, and why.
     pub failed: Vec<String>,
+    /// Where nobody could look, and why.
+    pub unseen: Vec<String>,
 }
 
 /// Removes what dead runs have left, or only lists it. With `run`, that run is removed whoever its owner is; nothing
@@ -40,18 +39,21 @@ pub async fn clean(run: Option<&str>, only_list: bool) -> Cleaned {
     let mut out = Cleaned::default();
     let found = Found::look().await;
     out.failed.extend(found.troubles.iter().cloned());
-    let owners: BTreeMap<String, Owner> = owner::records().into_iter().collect();
+    out.unseen.extend(found.unseen.iter().cloned());
+    let records = owner::records();
     let mut runs: BTreeSet<String> = found.things.keys().cloned().collect();
-    runs.extend(owners.keys().cloned());
+    runs.extend(records.keys().cloned());
     for name in runs {
         let things = found.things.get(&name).cloned().unwrap_or_default();
-        let life = match (run, found.owners.get(&name).or(owners.get(&name))) {
+        let claims = records.get(&name).map(Vec::as_slice).unwrap_or_default();
+        let believed = claims.iter().filter(|claim| believed(claim, &things)).map(|claim| &claim.owner);
+        let life = match (run, owner::life_of(found.owners.get(&name).into_iter().chain(believed))) {
             (Some(wanted), _) if wanted == name => Life::Dead,
             (Some(_), _) => continue,
-            (None, Some(owner)) => owner.life(),
-            // Namespaces need root, and root's records are here: one is written before anything is made and removed
-            // when all is gone. Of anything else the record may be where we cannot look.
-            (None, None) if things.iter().all(|t| matches!(t, Thing::Namespace(_))) => Life::Dead,
+            (None, Some(life)) => life,
+            // A record is written before anything is made and removed when all is gone. Of anything else it may be where
+            // we cannot look.
+            (None, None) if things.iter().all(Thing::would_have_its_record_here) => Life::Dead,
             (None, None) => Life::Unknown("there is no record of its run here".to_owned()),
         };
         match life {
@@ -66,6 +68,13 @@ pub async fn clean(run: Option<&str>, only_list: bool) -> Cleaned {
         }
     }
     out
+}
+
+/// Whether a record may decide about things: root's may, and anybody's about what that user has made. What needs root to
+/// be made (and has no label that names its owner) was not made by a run of anybody else.
+fn believed(claim: &Claim, things: &[Thing]) -> bool {
+    let mut makers = things.iter().filter_map(Thing::maker).peekable();
+    claim.uid == 0 || makers.peek().is_none() || makers.any(|uid| uid == claim.uid)
 }
 
 /// What a new run does before it makes anything: the same, with a word about it if something was found.
@@ -107,7 +116,7 @@ async fn remove(run: &str, things: &[Thing], out: &mut Cleaned) {
     }
     let processes: Vec<u32> = things
         .iter()
-        .filter_map(|t| if let Thing::Process(pid, _) = t { Some(*pid) } else { None })
+        .filter_map(|t| if let Thing::Process(pid, ..) = t { Some(*pid) } else { None })
         .collect();
     end_processes(run, &processes).await;
     for thing in things {
@@ -125,10 +134,16 @@ async fn remove(run: &str, things: &[Thing], out: &mut Cleaned) {
             Thing::Volume(name) => {
                 docker::engine::docker(&["volume", "rm", "--force", name]).await.map(|_| ())
             }
+            Thing::Image(id, _) => docker::engine::docker(&["image", "rm", "--force", id]).await.map(|_| ()),
             Thing::Namespace(name) => {
                 machine::quiet(std::process::Command::new("ip").args(["netns", "del", name])).map(|_| ())
             }
-            Thing::Chain(name) => remove_chain(name),
+            Thing::Chain(table, parent, name) => remove_chain(table, parent, name),
+            Thing::Qdisc(device) => {
+                let mut tc = std::process::Command::new("tc");
+                machine::quiet(tc.args(["qdisc", "del", "dev", device, "root"])).map(|_| ())
+            }
+            Thing::Folder(at, _) => std::fs::remove_dir_all(at).map_err(|e| e.to_string()),
             _ => continue,
         };
         note(out, thing, result);
@@ -148,7 +163,17 @@ fn note(out: &mut Cleaned, thing: &Thing, result: Result<(), String>) {
 }
 
 fn gone(why: &str) -> bool {
-    ["No such", "not found", "no such", "already in progress"].iter().any(|w| why.contains(w))
+    // Of the system and the engine; of iptables; of tc.
+    let words = [
+        "No such",
+        "not found",
+        "no such",
+        "already in progress",
+        "No chain",
+        "handle of zero",
+        "Cannot find",
+    ];
+    words.iter().any(|w| why.contains(w))
 }
 
 /// Lets processes end by themselves for a moment, then ends them.
@@ -185,12 +210,13 @@ fn unmount(_at: &std::path::Path) -> Result<(), String> {
 }
 
 /// A chain in this machine's own firewall, left by an agent of a run over ssh.
-fn remove_chain(chain: &str) -> Result<(), String> {
+fn remove_chain(table: &str, parent: &str, chain: &str) -> Result<(), String> {
     let iptables = |arguments: &[&str]| {
-        machine::quiet(std::process::Command::new("iptables").arg("-w").args(arguments)).map(|_| ())
+        machine::quiet(std::process::Command::new("iptables").args(["-w", "10", "-t", table]).args(arguments))
+            .map(|_| ())
     };
     // It may not be jumped to any more.
-    let _ = iptables(&["-D", "INPUT", "-j", chain]);
+    let _ = iptables(&["-D", parent, "-j", chain]);
     iptables(&["-F", chain])?;
     iptables(&["-X", chain])
 }
@@ -205,6 +231,18 @@ fn run_of_namespace(name: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Root's run in namespaces, and what a stranger writes into /tmp/tribunal-1000 about it.
+    #[test]
+    fn a_strangers_record_decides_nothing_about_what_root_has_made() {
+        let claim = |uid| Claim { owner: owner::Owner::this(), uid };
+        let root_made = [Thing::Namespace("x".to_owned()), Thing::Process(7, "node".to_owned(), 0)];
+        assert!(!believed(&claim(1000), &root_made));
+        assert!(believed(&claim(0), &root_made));
+        let users = [Thing::Process(7, "node".to_owned(), 1000)];
+        assert!(believed(&claim(1000), &users) && !believed(&claim(1001), &users));
+        assert!(believed(&claim(1000), &[Thing::Container("id".to_owned(), "name".to_owned())]));
+    }
 
     #[test]
     fn namespaces_name_their_run() {

@@ -13,7 +13,7 @@ mod node;
 mod paths;
 mod run;
 
-use crate::exit;
+use crate::{exit, trial::Refused};
 use clap::{Parser, Subcommand, error::ErrorKind};
 use std::process::ExitCode;
 use tokio::sync::watch;
@@ -56,7 +56,7 @@ enum Command {
 
 /// How a command failed.
 enum Failure {
-    /// The arguments or a test file are wrong; nothing was started.
+    /// The arguments or a test file are wrong, or ask for what cannot be done here; nothing was started.
     Arguments(anyhow::Error),
     /// The tester could not do its work.
     Tester(anyhow::Error),
@@ -64,7 +64,8 @@ enum Failure {
 
 impl<E: Into<anyhow::Error>> From<E> for Failure {
     fn from(error: E) -> Self {
-        Failure::Tester(error.into())
+        let error = error.into();
+        if error.is::<Refused>() { Failure::Arguments(error) } else { Failure::Tester(error) }
     }
 }
 

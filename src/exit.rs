@@ -8,7 +8,7 @@ pub const VALID: u8 = 0;
 pub const INVALID: u8 = 1;
 /// Unknown: not decided, or a pass would have meant nothing.
 pub const UNKNOWN: u8 = 2;
-/// Bad arguments, or a mistake in a test file. Nothing was started.
+/// Bad arguments, a mistake in a test file, or a test that cannot be carried out here. No node was started.
 pub const BAD_ARGUMENTS: u8 = 254;
 /// The tester itself failed: it could not set up the cluster, or write its results.
 pub const FAILED: u8 = 255;

@@ -10,7 +10,10 @@
 use anyhow::{Context, Result, bail};
 use rand::RngExt;
 use std::{
+    collections::BTreeMap,
     fmt, fs,
+    io::Write,
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     str::FromStr,
 };
@@ -138,7 +141,7 @@ pub struct Record {
 /// Where records are kept: the same place for all users, if we may write there.
 pub fn folder() -> PathBuf {
     if rustix::process::geteuid().is_root() {
-        return PathBuf::from("/run/tribunal");
+        return PathBuf::from(ROOTS);
     }
     match std::env::var_os("XDG_RUNTIME_DIR").filter(|own| Path::new(own).is_dir()) {
         Some(own) => Path::new(&own).join("tribunal"),
@@ -160,6 +163,18 @@ impl Record {
             .with_context(|| format!("cannot write {}", path.display()))?;
         Ok(Record { path })
     }
+
+    /// Writes the record of a run on a host that the run has come to, whose owner is this process: unless the run has one
+    /// here already, because the controller is on the same machine. A host where it cannot be written can be used all
+    /// the same: what is left there is listed, and removed if somebody says so.
+    pub fn write_if_there_is_none(run: &str) -> Option<Record> {
+        let path = folder().join(run);
+        fs::create_dir_all(folder()).ok()?;
+        let mut file = fs::OpenOptions::new().write(true).create_new(true).open(&path).ok()?;
+        let record = Record { path };
+        file.write_all(Owner::this().to_string().as_bytes()).ok()?;
+        Some(record)
+    }
 }
 
 impl Drop for Record {
@@ -169,37 +184,76 @@ impl Drop for Record {
     }
 }
 
-/// Every folder on this machine in which somebody may keep records, as far as we may look.
-fn folders() -> Vec<PathBuf> {
+/// Somebody's word on whose a run is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Claim {
+    /// Whose it is said to be.
+    pub owner: Owner,
+    /// The user who says so.
+    pub uid: u32,
+}
+
+/// Root's records, whose word nobody else's stands against.
+const ROOTS: &str = "/run/tribunal";
+
+/// Every folder on this machine in which somebody may keep records, as far as we may look, each with the user whose it
+/// is by its name.
+fn folders() -> Vec<(PathBuf, u32)> {
     let below = |parent: &str| fs::read_dir(parent).into_iter().flatten().flatten().map(|e| e.path());
-    let mut all = vec![PathBuf::from("/run/tribunal"), folder()];
-    all.extend(below("/run/user").map(|user| user.join("tribunal")));
-    all.extend(below("/tmp").filter(|path| is_folder_of_a_user(path)));
+    let mut all = vec![(PathBuf::from(ROOTS), 0), (folder(), rustix::process::geteuid().as_raw())];
+    all.extend(below("/run/user").filter_map(|user| {
+        let uid = user.file_name()?.to_str()?.parse().ok()?;
+        Some((user.join("tribunal"), uid))
+    }));
+    all.extend(below("/tmp").filter_map(|path| user_of_folder(&path).map(|uid| (path, uid))));
     all.sort();
     all.dedup();
     all
 }
 
-/// Whether a folder has the name of a user's records, `tribunal-<uid>`: what else begins like that is somebody else's.
-fn is_folder_of_a_user(path: &Path) -> bool {
-    let name = path.file_name().map(|n| n.to_string_lossy());
-    let uid = name.as_deref().and_then(|n| n.strip_prefix("tribunal-"));
-    uid.is_some_and(|uid| uid.parse::<u32>().is_ok())
+/// The user whose records are in a folder with the name `tribunal-<uid>`: what else begins like that is somebody else's.
+fn user_of_folder(path: &Path) -> Option<u32> {
+    path.file_name()?.to_str()?.strip_prefix("tribunal-")?.parse().ok()
 }
 
-/// All runs that have a record on this machine, with their owners.
-pub fn records() -> Vec<(String, Owner)> {
-    let mut all: Vec<_> = folders().iter().flat_map(|folder| records_in(folder)).collect();
-    all.sort_by(|a, b| a.0.cmp(&b.0));
+/// All runs that have a record on this machine, with everybody's word on whose they are. Where root has one, it alone is
+/// told: root's runs are recorded before they make anything, and anybody may write the name of a run into /tmp.
+pub fn records() -> BTreeMap<String, Vec<Claim>> {
+    let mut all: BTreeMap<String, Vec<Claim>> = BTreeMap::new();
+    for (folder, uid) in folders() {
+        for (run, owner) in records_in(&folder, uid) {
+            all.entry(run).or_default().push(Claim { owner, uid });
+        }
+    }
+    for claims in all.values_mut() {
+        if claims.iter().any(|claim| claim.uid == 0) {
+            claims.retain(|claim| claim.uid == 0);
+        }
+    }
     all
 }
 
-/// The records in one folder. Anybody may have put anything there: only regular files of the right name are read, for
-/// whoever opens a FIFO waits for its other end.
-fn records_in(folder: &Path) -> Vec<(String, Owner)> {
+/// Whether the owner of a run lives, by several words on who that is: one that lives is enough, and so is one of whom
+/// nobody knows. `None` if there is no word.
+pub fn life_of<'a>(owners: impl IntoIterator<Item = &'a Owner>) -> Option<Life> {
+    let mut all: Option<Life> = None;
+    for life in owners.into_iter().map(Owner::life) {
+        all = Some(match (all, life) {
+            (Some(Life::Alive), _) | (_, Life::Alive) => Life::Alive,
+            (Some(Life::Unknown(why)), _) | (_, Life::Unknown(why)) => Life::Unknown(why),
+            _ => Life::Dead,
+        });
+    }
+    all
+}
+
+/// The records in one folder of a user. Anybody may have put anything there: only that user's own regular files of the
+/// right name are read, for whoever opens a FIFO waits for its other end.
+fn records_in(folder: &Path, uid: u32) -> Vec<(String, Owner)> {
     let read = |entry: fs::DirEntry| {
         let run = entry.file_name().into_string().ok().filter(|name| is_run(name))?;
-        entry.file_type().ok().filter(fs::FileType::is_file)?;
+        // Of the entry itself, not of what a link leads to.
+        entry.metadata().ok().filter(|m| m.is_file() && m.uid() == uid)?;
         let owner = fs::read_to_string(entry.path()).ok()?.parse().ok()?;
         Some((run, owner))
     };
@@ -208,7 +262,7 @@ fn records_in(folder: &Path) -> Vec<(String, Owner)> {
 
 /// Forgets the record of a run.
 pub fn forget(run: &str) {
-    for folder in folders() {
+    for (folder, _) in folders() {
         // It is in one of them.
         let _ = fs::remove_file(folder.join(run));
     }
@@ -248,14 +302,32 @@ mod tests {
             let mode = rustix::fs::Mode::from_raw_mode(0o600);
             rustix::fs::mknodat(rustix::fs::CWD, at(fifo), rustix::fs::FileType::Fifo, mode, 0).unwrap();
         }
-        assert_eq!(records_in(folder.path()), [("t0123abcd".to_owned(), me)]);
+        let uid = rustix::process::geteuid().as_raw();
+        assert_eq!(records_in(folder.path(), uid), [("t0123abcd".to_owned(), me)]);
+        assert_eq!(
+            records_in(folder.path(), uid + 1),
+            [],
+            "who writes into another's folder is not believed"
+        );
+    }
+
+    #[test]
+    fn one_owner_who_lives_is_enough() {
+        let me = Owner::this();
+        let dead = Owner { start: me.start + 1, ..me.clone() };
+        let elsewhere = Owner { space: "1".to_owned(), ..me.clone() };
+        assert_eq!(life_of([]), None);
+        assert_eq!(life_of([&dead, &dead]), Some(Life::Dead));
+        assert_eq!(life_of([&dead, &me, &elsewhere]), Some(Life::Alive));
+        assert_eq!(life_of([&elsewhere, &me, &dead]), Some(Life::Alive));
+        assert!(matches!(life_of([&dead, &elsewhere, &dead]), Some(Life::Unknown(_))));
     }
 
     #[test]
     fn folders_of_records_are_known_by_the_name_of_a_user() {
-        assert!(is_folder_of_a_user(Path::new("/tmp/tribunal-1000")));
+        assert_eq!(user_of_folder(Path::new("/tmp/tribunal-1000")), Some(1000));
         for other in ["/tmp/tribunal-uml.x7Qk2a", "/tmp/tribunal-", "/tmp/tribunal", "/tmp/1000"] {
-            assert!(!is_folder_of_a_user(Path::new(other)), "{other}");
+            assert_eq!(user_of_folder(Path::new(other)), None, "{other}");
         }
     }
 

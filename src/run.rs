@@ -17,6 +17,7 @@ use crate::{
     plan::{TestPlan, stream},
     progress::Progress,
     store::Store,
+    trial::Refused,
     worker::{self, Arrivals, Shared},
 };
 use anyhow::{Result, bail};
@@ -117,19 +118,25 @@ pub async fn run(trial: &Trial, progress: &Progress) -> Result<Record> {
 }
 
 fn refuse_the_impossible(trial: &Trial) -> Result<()> {
-    trial.plan.faults.supported_by(&*trial.defendant.clone().as_cluster())?;
-    let speaks = trial.adapter.operations();
-    for op in trial.plan.scenario.workload.ops() {
-        if !speaks.contains(&op) {
-            bail!(
-                "the workload `{}` asks for `{op}`, which the adapter `{}` does not speak; it speaks {}",
-                trial.plan.scenario.workload.name,
-                trial.adapter.name(),
-                speaks.join(", ")
-            );
-        }
+    // What only the cluster itself knows: its hosts' kernels, its compose file.
+    let supported = trial.plan.faults.supported_by(&*trial.defendant.clone().as_cluster());
+    supported.map_err(|e| Refused(e.to_string()))?;
+    refuse_unspoken(&trial.plan, &*trial.adapter)
+}
+
+/// Refuses a workload that asks for operations which an adapter does not speak.
+pub fn refuse_unspoken(plan: &TestPlan, adapter: &dyn Adapter) -> Result<()> {
+    let (speaks, workload) = (adapter.operations(), &plan.scenario.workload);
+    match workload.ops().into_iter().find(|op| !speaks.contains(op)) {
+        None => Ok(()),
+        Some(op) => Err(Refused(format!(
+            "the workload `{}` asks for `{op}`, which the adapter `{}` does not speak; it speaks {}",
+            workload.name,
+            adapter.name(),
+            speaks.join(", ")
+        ))
+        .into()),
     }
-    Ok(())
 }
 
 async fn phases(trial: &Trial, progress: &Progress) -> Result<Record> {

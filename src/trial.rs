@@ -7,6 +7,7 @@
 use crate::{
     adapter::{Adapter, null::Null, paxos_kv_grpc::PaxosKv, paxos_kv_http::PaxosKvHttp},
     cluster::{Defendant, Surroundings, docker, external::External, netns, process, ssh},
+    doctor,
     judge::{self, Results},
     owner::fresh_run,
     plan::TestPlan,
@@ -49,6 +50,26 @@ impl Options {
     }
 }
 
+/// Why a test cannot be carried out with this machine or these hosts, however often it is tried. No node was started.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Refused(pub String);
+
+/// Refuses what this machine cannot do, before anything is made.
+async fn refuse_the_impossible(plan: &TestPlan, adapter: &dyn Adapter) -> Result<()> {
+    run::refuse_unspoken(plan, adapter)?;
+    if adapter.ports().is_empty() {
+        // Whoever cannot be started from here cannot be broken from here: the cluster itself says so.
+        return Ok(());
+    }
+    let (cluster, needs) = (plan.scenario.cluster.clone(), plan.faults.needs());
+    // Trying takes its time, on a thread that serves no tasks.
+    match tokio::task::spawn_blocking(move || doctor::refusal(&cluster, &needs)).await? {
+        Some(why) => Err(Refused(why).into()),
+        None => Ok(()),
+    }
+}
+
 /// A seed for a run that was given none.
 pub fn fresh_seed() -> u64 {
     // Short enough to be typed.
@@ -58,7 +79,6 @@ pub fn fresh_seed() -> u64 {
 /// Puts the bundled cluster on trial.
 pub async fn try_bundled(scenario: &Scenario, options: &Options) -> Result<Results> {
     let plan = TestPlan::new(scenario, scenario.seed.unwrap_or_else(fresh_seed))?;
-    let (store, started) = open_store(&plan, options)?;
     let c = &plan.scenario.cluster;
     let mut arguments: Vec<String> = [
         ("--protocol", c.protocol.to_string()),
@@ -84,6 +104,8 @@ pub async fn try_bundled(scenario: &Scenario, options: &Options) -> Result<Resul
         "paxos-kv-http" => Arc::new(PaxosKvHttp::new(paxos)),
         _ => Arc::new(paxos),
     };
+    refuse_the_impossible(&plan, &*adapter).await?;
+    let (store, started) = open_store(&plan, options)?;
     carry_out(plan, adapter, store, started, options).await
 }
 
@@ -104,6 +126,7 @@ pub async fn put_on_trial(
     let mut scenario = scenario.clone();
     scenario.cluster.adapter = adapter.name().to_owned();
     let plan = TestPlan::new(&scenario, scenario.seed.unwrap_or_else(fresh_seed))?;
+    refuse_the_impossible(&plan, &*adapter).await?;
     let (store, started) = open_store(&plan, options)?;
     carry_out(plan, adapter, store, started, options).await
 }

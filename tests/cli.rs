@@ -3,7 +3,12 @@
 mod common;
 
 use common::{processes_in, run, tribunal};
-use std::{net::TcpListener, os::unix::fs::PermissionsExt, path::Path};
+use std::{
+    net::TcpListener,
+    os::unix::fs::PermissionsExt,
+    path::Path,
+    time::{Duration, Instant},
+};
 use tribunal::{Options, Scenario, trial::try_bundled};
 
 /// Runs in a folder of its own, in which `test.yaml` has this text. Returns exit code and stderr.
@@ -67,6 +72,15 @@ fn wrong_arguments_are_told_what_there_is() {
     assert!(stderr.contains("--time-limit"), "{stderr}");
 }
 
+/// With 254 nothing was made: see [`with_test`].
+#[test]
+fn a_plan_that_cannot_be_carried_out_is_refused_before_anything_is_made() {
+    let plan = "{steps: [{at: 1s, for: 1s, do: {fault: loss, target: one, link: {loss: 0.2}}}]}";
+    let (code, stderr) = with_test(&format!("nemesis: {plan}\n"), &["run", "./test.yaml"]);
+    assert_eq!(code, 254, "{stderr}");
+    assert!(stderr.contains("packet loss") && stderr.contains("TCP proxies"), "{stderr}");
+}
+
 #[test]
 fn a_taken_port_is_named() {
     let taken = (20_000..30_000).find_map(|p| TcpListener::bind(("127.0.0.1", p)).ok()).unwrap();
@@ -77,6 +91,24 @@ fn a_taken_port_is_named() {
         stderr.contains(&format!("port {port} on 127.0.0.1 is taken")) && stderr.contains("base-port"),
         "{stderr}"
     );
+}
+
+#[test]
+fn an_engine_that_does_not_answer_holds_nobody_up_and_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let docker = folder.path().join("docker");
+    std::fs::write(&docker, "#!/bin/sh\nsleep 300\n").unwrap();
+    std::fs::set_permissions(&docker, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let path = format!("{}:{}", folder.path().display(), std::env::var("PATH").unwrap());
+    let began = Instant::now();
+    let (code, stdout, stderr) = run(tribunal(folder.path()).args(["clean", "--dry-run"]).env("PATH", &path));
+    assert_eq!(code, 0, "{stdout}\n{stderr}");
+    assert!(stderr.contains("Docker was not looked at") && stderr.contains("did not end within"), "{stderr}");
+    assert_ne!(stdout, "nothing was left\n", "nobody looked everywhere");
+    let (code, stdout, stderr) = run(tribunal(folder.path()).arg("doctor").env("PATH", &path));
+    assert_eq!(code, 0, "{stderr}");
+    assert!(stdout.contains("no Docker engine answers"), "{stdout}");
+    assert!(began.elapsed() < Duration::from_secs(60), "{:?}", began.elapsed());
 }
 
 #[test]

@@ -1,13 +1,19 @@
 //! Real programs on the disk: SQLite (through Python), and a map written without `write`.
 //!
-//! Skipped, with a word about it, where there is no python3.
+//! Left out, with a word about it, where there is no python3 or no FUSE; with `TRIBUNAL_REQUIRE_HOSTS` that fails.
 
+mod common;
+
+use common::can;
 use std::{
     io::{BufRead, BufReader},
     path::Path,
     process::{Child, Command, Stdio},
 };
-use tribunal::agent::disk::{Disk, Loss, Troubles};
+use tribunal::{
+    agent::disk::{Disk, Loss, Troubles},
+    machine,
+};
 
 const SQLITE: &str = r#"
 import sqlite3, sys
@@ -56,10 +62,8 @@ fn python(script: &str, args: &[&str]) -> Command {
 
 fn there_is_python() -> bool {
     let there = Command::new("python3").args(["-c", "import sqlite3"]).status().is_ok_and(|s| s.success());
-    if !there {
-        eprintln!("skipped: no python3 with sqlite3 here");
-    }
-    there
+    let there = if there { Ok(()) } else { Err("`python3` with its sqlite3 does not run".to_owned()) };
+    can("FUSE and python3", machine::fuse().and(there))
 }
 
 /// A program that dies with the test, whatever becomes of that.

@@ -1,6 +1,7 @@
 //! A controller that is killed in the middle of its faults: the next run works, and `tribunal clean` leaves nothing.
 
 mod common;
+mod ssh_hosts;
 
 use common::{can, eventually, run, run_folder, tribunal};
 use std::{
@@ -34,12 +35,14 @@ fn left_by(run: &str) -> Vec<String> {
     if machine::docker().is_ok() {
         add("container", lines("docker", &["ps", "-aq", "--filter", &label]));
         add("network", lines("docker", &["network", "ls", "-q", "--filter", &label]));
+        add("image", lines("docker", &["image", "ls", "-q", "--filter", &label]));
         add("volume", lines("docker", &["volume", "ls", "-q", "--filter", &label]));
     }
     add("namespace", of_run(lines("ip", &["netns", "list"])));
-    add("interface", lines("ip", &["-o", "link"]).into_iter().filter(|l| l.contains(": trib")).collect());
-    add("rule", lines("iptables", &["-S"]).into_iter().filter(|l| l.contains("TRIB")).collect());
-    add("qdisc", lines("tc", &["qdisc"]).into_iter().filter(|l| l.contains("htb")).collect());
+    // By their aliases: names have no room for the run's.
+    add("interface", of_run(lines("ip", &["-o", "link"])));
+    add("rule", of_run(lines("iptables", &["-w", "10", "-S"])));
+    add("rule", of_run(lines("iptables", &["-w", "10", "-t", "mangle", "-S"])));
     add("mount", of_run(lines("cat", &["/proc/self/mountinfo"])));
     add("record", of_run(lines("ls", &["/run/tribunal"])));
     let processes = std::fs::read_dir("/proc").unwrap().flatten().filter(|p| {
@@ -51,15 +54,21 @@ fn left_by(run: &str) -> Vec<String> {
     left
 }
 
+/// The name of the run that a log is of.
+fn run_named_in(log: &str) -> String {
+    log.split("preparing run ").nth(1).and_then(|rest| rest.split(' ').next()).unwrap().to_owned()
+}
+
 /// Starts a run, waits until all of its faults are in force, and kills its controller; with `agents`, them too. Returns
 /// the run's name.
-fn killed_in_the_middle(folder: &Path, on: &str, agents: bool) -> String {
+fn killed_in_the_middle(folder: &Path, test: &[&str], agents: bool) -> String {
     std::fs::write(folder.join("plan.yaml"), PLAN).unwrap();
     let mut command = tribunal(folder);
-    command.args(["run", "register", "--on", on, "--nemesis", "./plan.yaml", "--time-limit", "120s"]);
+    command.arg("run").args(test).args(["--nemesis", "./plan.yaml", "--time-limit", "120s"]);
     let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
     let log = || {
-        let log = run_folder(folder, "register").map(|f| f.join("tribunal.log"));
+        let name = test[0].trim_start_matches("./").trim_end_matches(".yaml");
+        let log = run_folder(folder, name).map(|f| f.join("tribunal.log"));
         log.and_then(|l| std::fs::read_to_string(l).ok()).unwrap_or_default()
     };
     eventually("all faults are in force", LIMIT, || {
@@ -67,13 +76,12 @@ fn killed_in_the_middle(folder: &Path, on: &str, agents: bool) -> String {
         log().matches(" started ").count() >= 4
     });
     let text = log();
-    let name = text.split("preparing run ").nth(1).and_then(|t| t.split(' ').next()).unwrap().to_owned();
+    let name = run_named_in(&text);
     assert!(!left_by(&name).is_empty(), "what shall be found must be there before");
     if agents {
         // At the same moment: they must not have the time to undo anything.
-        for agent in lines("pgrep", &["-f", &format!("agent --run {name}")]) {
-            let _ = Command::new("kill").args(["-9", &agent]).status();
-        }
+        let agents = lines("pgrep", &["-f", &format!("agent --run {name}")]);
+        let _ = Command::new("kill").arg("-9").args(agents).status();
     }
     child.kill().unwrap();
     child.wait().unwrap();
@@ -83,7 +91,7 @@ fn killed_in_the_middle(folder: &Path, on: &str, agents: bool) -> String {
 fn leaves_nothing(on: &str) {
     for agents in [false, true] {
         let folder = tempfile::tempdir().unwrap();
-        let name = killed_in_the_middle(folder.path(), on, agents);
+        let name = killed_in_the_middle(folder.path(), &["register", "--on", on], agents);
         let (code, stdout, stderr) = run(tribunal(folder.path()).arg("clean"));
         assert_eq!(code, 0, "{stdout}\n{stderr}");
         // The kernel removes interfaces when it comes to it.
@@ -94,7 +102,7 @@ fn leaves_nothing(on: &str) {
         println!("{on}, agents killed {agents}: {} things removed", stdout.matches("removed").count());
     }
     let folder = tempfile::tempdir().unwrap();
-    let name = killed_in_the_middle(folder.path(), on, false);
+    let name = killed_in_the_middle(folder.path(), &["register", "--on", on], false);
     let next = tempfile::tempdir().unwrap();
     let args = ["run", "register", "--on", on, "--nemesis", "none", "--time-limit", "3s"];
     let (code, stdout, stderr) = run(tribunal(next.path()).args(args));
@@ -121,6 +129,87 @@ fn docker_leaves_nothing() {
     }
 }
 
+/// A project that builds its image and wants everything started again: neither outlives the run, nor hides a kill.
+#[test]
+fn a_compose_project_that_builds_leaves_nothing() {
+    if !can("docker", machine::docker()) {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let image = format!("tribunal-test-built:{}", std::process::id());
+    let (code, stdout, stderr) = run(tribunal(folder.path()).args(["image", "--tag", &image]));
+    assert_eq!(code, 0, "{stdout}\n{stderr}");
+    std::fs::write(folder.path().join("Dockerfile"), format!("FROM {image}\nENV BUILT=1\n")).unwrap();
+    let mut compose = "version: '3.4'\nx-node: &node {build: ., restart: always}\nservices:\n".to_owned();
+    for i in 1..=3 {
+        let peers = (1..=3).filter(|j| *j != i).map(|j| format!("--peer, \"{j}=kv{j}:7000\""));
+        compose.push_str(&format!(
+            "  kv{i}: {{<<: *node, command: [node, --id, \"{i}\", --cluster-id, built, --data, /data, \
+             --peer-listen, 0.0.0.0:7000, --client-listen, 0.0.0.0:7001, --http-listen, 0.0.0.0:7002, {}]}}\n",
+            peers.collect::<Vec<_>>().join(", ")
+        ));
+    }
+    std::fs::write(folder.path().join("compose.yaml"), compose).unwrap();
+    let plan = "{doc: x, steps: [{at: 1s, for: 3s, do: {fault: kill, target: one}}]}";
+    std::fs::write(folder.path().join("plan.yaml"), plan).unwrap();
+    let args = ["run", "register", "--on", "docker", "--compose", "compose.yaml", "--nemesis", "./plan.yaml"];
+    let services = ["--service", "kv1", "--service", "kv2", "--service", "kv3", "--time-limit", "8s"];
+    let (code, stdout, stderr) = run(tribunal(folder.path()).args(args).args(services));
+    let log = std::fs::read_to_string(run_folder(folder.path(), "register").unwrap().join("tribunal.log"));
+    let left = left_by(&run_named_in(&log.unwrap()));
+    assert!(Command::new("docker").args(["image", "rm", &image]).status().unwrap().success());
+    assert_eq!(code, 0, "{stdout}\n{stderr}");
+    assert_eq!(left, Vec::<String>::new());
+    // Nobody but us has started it: it was down for three seconds.
+    assert!(common::kinds_seen(folder.path()).contains("kill"), "{stdout}");
+    assert!(!stdout.contains("started again by somebody else"), "{stdout}");
+}
+
+/// Agents that are killed undo nothing: `tribunal clean` on each host finds it.
+#[test]
+fn ssh_leaves_nothing_on_the_hosts() {
+    if !can("sshd in namespaces", machine::namespaces().and(machine::fuse()).and(ssh_hosts::possible())) {
+        return;
+    }
+    let (folder, hosts) = (tempfile::tempdir().unwrap(), ssh_hosts::Hosts::start(3));
+    std::fs::write(folder.path().join("ssh.yaml"), hosts.test_file()).unwrap();
+    let name = killed_in_the_middle(folder.path(), &["./ssh.yaml"], true);
+    // What duplicates packets where the kernel can: here perhaps it cannot.
+    let chain = format!("TRIB-{name}-D");
+    for rule in [&["-N", &chain][..], &["-I", "OUTPUT", "1", "-j", &chain]] {
+        let words = [&["iptables", "-w", "10", "-t", "mangle"], rule].concat();
+        assert!(hosts.on(0, &words).status().unwrap().success());
+    }
+    let left = hosts.leftovers();
+    for part in ["TRIB-", "htb", "/tmp/tribunal-", "/run/tribunal/"] {
+        assert!(left.iter().any(|l| l.contains(part)), "no {part} was left, so nothing is tried: {left:?}");
+    }
+    for i in 0..hosts.count() {
+        let (code, stdout, stderr) = run(&mut hosts.on(i, &[ssh_hosts::PROGRAM, "clean"]));
+        assert_eq!(code, 0, "{stdout}\n{stderr}");
+        println!("host {i}:\n{stdout}{stderr}");
+    }
+    // The daemon's own processes for a connection end when that has ended.
+    eventually("nothing is left on the hosts", LIMIT, || hosts.leftovers().is_empty());
+    let (code, stdout, stderr) = run(tribunal(folder.path()).arg("clean"));
+    assert_eq!(code, 0, "{stdout}\n{stderr}");
+    assert_eq!(left_by(&name), Vec::<String>::new(), "after\n{stdout}\n{stderr}");
+}
+
+/// Where /tmp allows no programs, another place is taken.
+#[test]
+fn ssh_needs_no_tmp_that_allows_programs() {
+    if !can("sshd in namespaces", machine::namespaces().and(ssh_hosts::possible())) {
+        return;
+    }
+    let (folder, hosts) = (tempfile::tempdir().unwrap(), ssh_hosts::Hosts::start_with(3, "/tmp"));
+    std::fs::write(folder.path().join("ssh.yaml"), hosts.test_file()).unwrap();
+    let args = ["run", "./ssh.yaml", "--nemesis", "none", "--time-limit", "3s"];
+    let (code, stdout, stderr) = run(tribunal(folder.path()).args(args));
+    assert_eq!(code, 0, "{stdout}\n{stderr}");
+    eventually("nothing is left on the hosts", LIMIT, || hosts.leftovers().is_empty());
+}
+
 #[test]
 fn a_living_run_is_never_touched() {
     if !can("netns", machine::namespaces().and(machine::fuse())) {
@@ -134,7 +223,18 @@ fn a_living_run_is_never_touched() {
         let history = run_folder(folder.path(), "register").map(|f| f.join("history.jsonl"));
         history.and_then(|h| std::fs::read_to_string(h).ok()).is_some_and(|t| t.lines().count() > 100)
     });
+    // Anybody may say that the run's owner is dead, and is not believed.
+    let log =
+        std::fs::read_to_string(run_folder(folder.path(), "register").unwrap().join("tribunal.log")).unwrap();
+    let name = run_named_in(&log);
+    let record = std::fs::read_to_string(format!("/run/tribunal/{name}")).unwrap();
+    let (_, rest) = record.split_once('/').unwrap();
+    let forged = Path::new("/tmp/tribunal-54321");
+    std::fs::create_dir_all(forged).unwrap();
+    std::fs::write(forged.join(&name), format!("999999999/{rest}")).unwrap();
+    std::os::unix::fs::chown(forged.join(&name), Some(54321), None).unwrap();
     let (code, stdout, stderr) = run(tribunal(folder.path()).arg("clean"));
+    std::fs::remove_dir_all(forged).unwrap();
     assert_eq!(code, 0, "{stderr}");
     assert!(stdout.contains("its run goes on") && !stdout.contains("removed"), "{stdout}");
     let out = child.wait_with_output().unwrap();

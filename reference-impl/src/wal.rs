@@ -189,7 +189,7 @@ impl Log {
         file.read_to_end(&mut bytes).map_err(io("read", &path))?;
         let (recovered, end) = recover(&path, &bytes, identity)?;
         let note = dir.join("synced");
-        let synced = open_note(&note, end).map_err(io("open", &note))?;
+        let synced = open_note(dir, &note, end).map_err(io("open", &note))?;
         match read_note(&synced).map_err(io("read", &note))? {
             None => return Err(WalError::Foreign { file: note, why: "its checksum is wrong".to_owned() }),
             Some(synced) if synced > end => return Err(WalError::Cut { file: path, end, synced }),
@@ -283,12 +283,11 @@ fn note(end: u64) -> [u8; NOTE] {
     bytes
 }
 
-/// Opens `synced`, and makes it if the log is one of before there were such notes.
-fn open_note(path: &Path, end: u64) -> io::Result<File> {
+/// Opens `synced`, and makes it if the log is new, or of before there were such notes. It gets its name only when it is
+/// complete and synced: half a note would be taken for damage for ever.
+fn open_note(dir: &Path, path: &Path, end: u64) -> io::Result<File> {
     if !path.exists() {
-        let mut file = File::create(path)?;
-        file.write_all(&[note(end), note(end)].concat())?;
-        file.sync_all()?;
+        complete(dir, &dir.join("synced.new"), path, &[note(end), note(end)].concat())?;
     }
     OpenOptions::new().read(true).write(true).open(path)
 }
@@ -307,18 +306,22 @@ fn read_note(file: &File) -> io::Result<Option<u64>> {
 
 /// Creates a log that holds its header, or nothing at all: it gets its name only when it is complete and synced.
 fn create(dir: &Path, path: &Path, identity: &Identity) -> io::Result<()> {
-    let draft = dir.join("wal.new");
-    let mut file = File::create(&draft)?;
     let header = disk::Header {
         format: FORMAT,
         cluster_id: identity.cluster_id.clone(),
         node: identity.node,
         protocol: identity.protocol.name().to_owned(),
     };
-    file.write_all(frame::MAGIC)?;
-    file.write_all(&frame::encode_header(&header))?;
+    let bytes = [frame::MAGIC.as_slice(), &frame::encode_header(&header)].concat();
+    complete(dir, &dir.join("wal.new"), path, &bytes)
+}
+
+/// Makes a file with these bytes, or none: a kill or a power failure on the way leaves at most the draft.
+fn complete(dir: &Path, draft: &Path, path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut file = File::create(draft)?;
+    file.write_all(bytes)?;
     file.sync_all()?;
-    std::fs::rename(&draft, path)?;
+    std::fs::rename(draft, path)?;
     // The name is an entry of the directory, and that has to be synced as well.
     File::open(dir)?.sync_all()
 }

@@ -1,4 +1,7 @@
-//! Damages bytes that a node had synced: one bit, or the end of a file.
+//! Damages bytes that a node had synced: one bit, or the last part of a file.
+//!
+//! Damage keeps away from the end of the file: the node was killed, and what it wrote last may never have been synced. Whoever
+//! cuts that off or forgets it has broken no promise.
 //!
 //! Works on the backing folder of a node that is not running. What was taken comes back as a request, so that the damage
 //! can be undone.
@@ -12,9 +15,6 @@ use std::{
     os::unix::fs::FileExt,
     path::{Path, PathBuf},
 };
-
-/// Bytes that a truncation cuts off, at most.
-const CUT: u64 = 512;
 
 /// Damages one file below the folder and returns what was done, in words, and the request that undoes it.
 pub(super) fn damage(folder: &Path, truncate: bool, seed: u64) -> Result<(String, Request), String> {
@@ -32,14 +32,15 @@ pub(super) fn damage(folder: &Path, truncate: bool, seed: u64) -> Result<(String
     if written == 0 {
         return Err(format!("{} holds nothing but zeros", file.display()));
     }
+    let safe = (written * 3 / 4).max(1);
     let open = OpenOptions::new().write(true).open(file).map_err(failed)?;
     let name = file.strip_prefix(folder).unwrap_or(file).display();
     let (at, words) = if truncate {
-        let at = rng.random_range(written.saturating_sub(CUT)..written);
+        let at = rng.random_range((written / 2).min(safe - 1)..safe);
         open.set_len(at).map_err(failed)?;
         (at, format!("{name} was cut off at byte {at} of {}", bytes.len()))
     } else {
-        let (at, bit) = (rng.random_range(0..written), rng.random_range(0..8u8));
+        let (at, bit) = (rng.random_range(0..safe), rng.random_range(0..8u8));
         open.write_all_at(&[bytes[at as usize] ^ (1 << bit)], at).map_err(failed)?;
         (at, format!("bit {bit} of byte {at} of {name} was flipped"))
     };
@@ -93,6 +94,21 @@ mod tests {
             write_back(&file, offset, &hex).unwrap();
             assert_eq!(fs::read(&file).unwrap(), original);
         }
+    }
+
+    /// What a killed node wrote last need not have been synced.
+    #[test]
+    fn damage_keeps_away_from_the_end() {
+        for (seed, truncate) in (0..200).map(|seed| (seed, seed % 2 == 0)) {
+            let folder = tempfile::tempdir().unwrap();
+            fs::write(folder.path().join("log"), [1; 1000]).unwrap();
+            let (words, undo) = damage(folder.path(), truncate, seed).unwrap();
+            let Request::WriteBack { offset, .. } = undo else { panic!("{undo:?}") };
+            assert!(offset < 750 && (!truncate || offset >= 500), "{words}");
+        }
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("log"), [1, 1]).unwrap();
+        assert!(damage(folder.path(), true, 1).is_ok() && damage(folder.path(), false, 1).is_err());
     }
 
     #[test]

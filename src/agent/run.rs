@@ -1,5 +1,6 @@
 //! Runs a program to its end.
 
+use crate::machine;
 use std::{
     io::Write,
     process::{Command, Stdio},
@@ -10,6 +11,7 @@ pub(super) fn run(argv: &[String], input: Option<&str>) -> Result<String, String
     let shown = argv.join(" ");
     let [program, arguments @ ..] = argv else { return Err("nothing to run".to_owned()) };
     let mut command = Command::new(program);
+    command.env("PATH", machine::path());
     command.args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped());
     command.stdin(if input.is_some() { Stdio::piped() } else { Stdio::null() });
     let mut child = command.spawn().map_err(|e| format!("cannot run `{shown}`: {e}"))?;
@@ -23,4 +25,15 @@ pub(super) fn run(argv: &[String], input: Option<&str>) -> Result<String, String
         return Err(format!("`{shown}`{input} failed ({}): {}", out.status, said.trim()));
     }
     Ok(String::from_utf8_lossy(&out.stdout).into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::run;
+
+    #[test]
+    fn administrators_programs_are_found() {
+        let path = run(&["sh", "-c", "echo $PATH"].map(str::to_owned), None).unwrap();
+        assert!(path.trim().split(':').any(|folder| folder == "/usr/sbin"), "{path}");
+    }
 }

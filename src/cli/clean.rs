@@ -34,8 +34,12 @@ pub(super) fn main(args: Args) -> Result<u8, Failure> {
         for thing in &done.failed {
             eprintln!("error: {thing}");
         }
+        for place in &done.unseen {
+            eprintln!("warning: {place}");
+        }
         if done.removed.is_empty() && done.left.is_empty() && done.failed.is_empty() {
-            println!("nothing was left");
+            let where_seen = if done.unseen.is_empty() { "" } else { " where this could look" };
+            println!("nothing was left{where_seen}");
         }
         Ok(if done.failed.is_empty() { exit::VALID } else { exit::FAILED })
     })

@@ -31,6 +31,7 @@ use containers::{Container, Containers, GROUPS};
 use engine::docker;
 use nemesis::{Capability, NodeName};
 use std::{
+    collections::BTreeSet,
     net::Ipv4Addr,
     path::Path,
     process::Command,
@@ -50,7 +51,7 @@ pub const OWNER: &str = "tribunal.owner";
 
 /// Makes the network and the holders; starts no node yet.
 pub async fn prepare(mut around: Surroundings) -> Result<Assembly> {
-    machine::docker().map_err(|why| anyhow::anyhow!("`--on docker` cannot be used here: {why}"))?;
+    engine::answers().await.map_err(|why| anyhow::anyhow!("`--on docker` cannot be used here: {why}"))?;
     crate::clean::sweep().await;
     let holders = image::of_program(&around.program).await?;
     let image = around.spec.image.clone().unwrap_or_else(|| holders.clone());
@@ -189,8 +190,8 @@ pub(super) async fn enter(around: &Surroundings, name: &NodeName, holder: &str) 
 /// Clocks that are set by an agent in a container that sees all processes of the machine.
 pub(super) async fn clocks(around: &Surroundings, ground: &Ground, image: &str) -> Result<Clocks> {
     let nodes = around.names.len();
-    if !cfg!(target_arch = "x86_64") {
-        return Ok(Clocks::new(nodes, machine::clocks().map(|()| vec![])));
+    if let Err(why) = machine::clocks_are_known() {
+        return Ok(Clocks::new(nodes, Err(why)));
     }
     if !around.needs.contains(&Capability::Clock) {
         return Ok(Clocks::new(nodes, Err("the clocks were not prepared for faults".to_owned())));
@@ -238,7 +239,7 @@ impl Part for Arc<Ground> {
     }
 }
 
-/// Removes all containers, networks and volumes of a run. Returns what went wrong.
+/// Removes all containers, networks, volumes and images of a run (those that a compose file has built). Returns what went wrong.
 pub async fn remove(run: &str) -> Vec<String> {
     let filter = format!("label={RUN}={run}");
     let mut errors = Vec::new();
@@ -246,10 +247,12 @@ pub async fn remove(run: &str) -> Vec<String> {
         let filter = filter.clone();
         async move {
             let list = match kind {
+                "image" => docker(&["image", "ls", "--quiet", "--no-trunc", "--filter", &filter]).await,
                 "container" => docker(&["ps", "--all", "--quiet", "--no-trunc", "--filter", &filter]).await,
                 _ => docker(&[kind, "ls", "--format", id, "--filter", &filter]).await,
             };
-            list.map(|text| text.lines().map(str::to_owned).collect::<Vec<_>>())
+            // An image with several names is listed under each.
+            list.map(|text| text.lines().map(str::to_owned).collect::<BTreeSet<_>>())
         }
     };
     match of("container", "").await {
@@ -260,11 +263,12 @@ pub async fn remove(run: &str) -> Vec<String> {
         Ok(_) => {}
         Err(why) => errors.push(why),
     }
-    for (kind, id) in [("network", "{{.ID}}"), ("volume", "{{.Name}}")] {
+    for (kind, id) in [("network", "{{.ID}}"), ("volume", "{{.Name}}"), ("image", "")] {
         match of(kind, id).await {
             Ok(all) => {
                 for thing in all {
-                    errors.extend(docker(&[kind, "rm", &thing]).await.err());
+                    let by_force: &[&str] = if kind == "image" { &["--force"] } else { &[] };
+                    errors.extend(docker(&[&[kind, "rm"], by_force, &[&thing]].concat()).await.err());
                 }
             }
             Err(why) => errors.push(why),

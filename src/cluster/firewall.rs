@@ -107,7 +107,8 @@ impl Firewall {
         let mut states = Vec::new();
         for spot in &spots {
             make_chain(&spot.agent, &chain).await?;
-            let shaping = Shaping::open(spot, spots.iter().find(|other| other.name != spot.name)).await?;
+            let shaping =
+                Shaping::open(run, spot, spots.iter().find(|other| other.name != spot.name)).await?;
             states.push(Mutex::new(State { incoming: BTreeMap::new(), counted: BTreeMap::new(), shaping }));
         }
         let mut firewall = Firewall {
@@ -209,7 +210,7 @@ impl Firewall {
             }
         }
         let rules = Rules::new(&self.chain, shaped, self.queue);
-        self.spot(to).agent.run(&["iptables-restore", "-w", "--noflush"], Some(rules.text())).await?;
+        self.spot(to).agent.run(&["iptables-restore", "-w", "10", "--noflush"], Some(rules.text())).await?;
         Ok(())
     }
 
@@ -224,7 +225,7 @@ impl Firewall {
 
     /// What a receiver's chain has counted since it was last written.
     async fn read(&self, to: usize) -> Result<BTreeMap<NodeName, LinkStats>, String> {
-        let list = ["iptables", "-w", "-n", "-v", "-x", "-L", &self.chain];
+        let list = ["iptables", "-w", "10", "-n", "-v", "-x", "-L", &self.chain];
         let text = self.spot(to).agent.run(&list, None).await?;
         Ok(rules::counters(&text))
     }
@@ -252,10 +253,12 @@ impl Firewall {
 impl Part for Firewall {
     fn supports(&self, capability: Capability) -> Option<Result<(), String>> {
         match capability {
-            Capability::Cut | Capability::Loss | Capability::Reset => Some(Ok(())),
-            Capability::Delay | Capability::Rate | Capability::Scramble => {
-                Some(self.abilities.get(&capability).cloned().unwrap_or(Ok(())))
-            }
+            Capability::Cut => Some(Ok(())),
+            Capability::Loss
+            | Capability::Reset
+            | Capability::Delay
+            | Capability::Rate
+            | Capability::Scramble => Some(self.abilities.get(&capability).cloned().unwrap_or(Ok(()))),
             _ => None,
         }
     }
@@ -374,11 +377,11 @@ struct Arrived {
 /// Makes the run's chain in a network and has it removed in the end.
 async fn make_chain(agent: &Agent, chain: &str) -> Result<(), String> {
     let run = async |arguments: &[&str]| {
-        let argv: Vec<&str> = ["iptables", "-w"].iter().chain(arguments).copied().collect();
+        let argv: Vec<&str> = ["iptables", "-w", "10"].iter().chain(arguments).copied().collect();
         agent.run(&argv, None).await
     };
     let at_end = async |arguments: &[&str]| {
-        let argv = ["iptables", "-w"].iter().chain(arguments).map(|a| (*a).to_owned()).collect();
+        let argv = ["iptables", "-w", "10"].iter().chain(arguments).map(|a| (*a).to_owned()).collect();
         agent.ask::<()>(Request::AtEnd { argv }).await
     };
     run(&["-N", chain]).await?;

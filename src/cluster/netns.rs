@@ -100,7 +100,12 @@ async fn make(around: &Surroundings, local: &Agent) -> Result<u8> {
     // The host's end goes with its peer, but only when the kernel comes to it: a next run must find the subnet free.
     let argv = ["ip", "link", "del", &host].map(str::to_owned).to_vec();
     local.ask::<()>(Request::AtEnd { argv }).await.map_err(anyhow::Error::msg)?;
-    let outside = vec![format!("addr add {a}.{b}.{subnet}.1/24 dev {host}"), format!("link set {host} up")];
+    let outside = vec![
+        format!("addr add {a}.{b}.{subnet}.1/24 dev {host}"),
+        // Its name has no room for the run's.
+        format!("link set {host} alias {PREFIX}{}", around.run),
+        format!("link set {host} up"),
+    ];
     let mut inside = vec![
         "link add bridge type bridge".to_owned(),
         "link set lo up".to_owned(),

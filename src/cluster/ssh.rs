@@ -37,12 +37,17 @@ pub async fn prepare(mut around: Surroundings) -> Result<Assembly> {
     let sockets = owner::folder().join(format!("{}-ssh", around.run));
     std::fs::create_dir_all(&sockets)
         .with_context(|| format!("cannot make the folder {}", sockets.display()))?;
-    let hosts: Vec<Arc<Host>> = (logins.into_iter().zip(&around.names))
-        .map(|(login, name)| Arc::new(Host::new(login, name, &around.run, &sockets, &around.spec)))
-        .collect();
-    let mut ground = Ground { hosts: hosts.clone(), agents: vec![], sockets, _record: around.record.take() };
-    for host in &hosts {
-        match host.enter(&around.program).await {
+    let mut ground =
+        Ground { hosts: vec![], agents: vec![], sockets: sockets.clone(), _record: around.record.take() };
+    for (login, name) in logins.into_iter().zip(&around.names) {
+        let mut host = Host::new(login, name, &around.run, &sockets, &around.spec);
+        let entered = match host.settle().await {
+            Ok(()) => host.enter(&around.program).await,
+            Err(why) => Err(why),
+        };
+        let host = Arc::new(host);
+        ground.hosts.push(host.clone());
+        match entered {
             Ok(agent) => ground.agents.push(Arc::new(agent)),
             Err(why) => {
                 host.forget().await;
@@ -53,7 +58,7 @@ pub async fn prepare(mut around: Surroundings) -> Result<Assembly> {
             }
         }
     }
-    let agents = ground.agents.clone();
+    let (hosts, agents) = (ground.hosts.clone(), ground.agents.clone());
     match build(&around, &hosts, &agents).await {
         Ok(parts) => Ok(Assembly::new(Parts { ground: Box::new(ground), ..parts })),
         Err(why) => {

@@ -122,7 +122,8 @@ impl Surroundings {
     /// Data folders on this machine, with a file system that can fail on top if the plan asks for one.
     pub async fn local_disks(&self) -> Result<Disks> {
         let faulty = [Capability::Disk, Capability::PowerFailure].iter().any(|c| self.needs.contains(c));
-        let why_not = machine::fuse().err();
+        // Tried only if it is needed: that mounts something.
+        let why_not = if faulty { machine::fuse().err() } else { None };
         let agent = match (faulty && why_not.is_none()) || self.needs.contains(&Capability::Damage) {
             true => Some(self.local_agent().await?),
             false => None,
@@ -149,9 +150,10 @@ impl Surroundings {
     /// Clocks of processes on this machine.
     pub async fn local_clocks(&self) -> Result<Clocks> {
         let nodes = self.names.len();
-        let agents = match machine::clocks() {
+        let needed = self.needs.contains(&Capability::Clock);
+        let agents = match if needed { machine::clocks() } else { Ok(()) } {
             Err(why) => Err(why),
-            Ok(()) if self.needs.contains(&Capability::Clock) => {
+            Ok(()) if needed => {
                 let agent = self.local_agent().await?;
                 Ok((0..nodes).map(|_| agent.clone()).collect())
             }

@@ -107,6 +107,20 @@ fn damage_to_what_was_synced_is_never_taken_for_a_torn_write() {
     }
 }
 
+/// A kill on the way must leave nothing that is taken for damage at the next start.
+#[test]
+fn the_first_note_has_its_name_when_it_is_complete_and_not_before() {
+    let dir = TempDir::new().unwrap();
+    // Here the node goes no further than the draft.
+    std::fs::create_dir(dir.path().join("synced.new")).unwrap();
+    assert!(matches!(Log::open(dir.path(), &identity()), Err(WalError::Io { .. })));
+    assert!(!dir.path().join("synced").exists());
+    std::fs::remove_dir(dir.path().join("synced.new")).unwrap();
+    std::fs::write(dir.path().join("synced.new"), [1, 2, 3]).unwrap();
+    Log::open(dir.path(), &identity()).unwrap();
+    assert!(dir.path().join("synced").exists() && !dir.path().join("synced.new").exists());
+}
+
 #[test]
 fn a_note_of_what_was_synced_that_is_unreadable_is_damage_and_a_missing_one_is_an_old_log() {
     let (dir, _) = written(&records(5));

@@ -10,7 +10,7 @@
 use super::{
     Ground, OWNER, RUN, clocks,
     containers::{Container, Containers},
-    engine::docker,
+    engine::{BUILDING, docker, output},
     enter, hold,
 };
 use crate::{
@@ -31,11 +31,13 @@ use std::{
     collections::BTreeMap,
     net::Ipv4Addr,
     path::{Path, PathBuf},
-    process::Stdio,
     sync::Arc,
 };
 use tokio::sync::Mutex;
 
+/// Why no fault of the disk is injected.
+pub const DATA_IS_ITS_OWN: &str =
+    "the data of a compose project is its own; put the image on trial with `cluster: {image: …}` instead";
 /// Subnets that are tried.
 const ATTEMPTS: u8 = 16;
 
@@ -59,6 +61,9 @@ pub(super) async fn build(around: &Arc<Surroundings>, ground: &Arc<Ground>, side
         }
     }
     let ids = compose.containers(&around.spec.services, around.names.len()).await?;
+    // An engine that starts what has ended would hide deaths, and put nodes into networks without their faults.
+    let update = ["update", "--restart=no"].into_iter().chain(ids.iter().map(String::as_str));
+    docker(&update.collect::<Vec<_>>()).await.map_err(anyhow::Error::msg)?;
     let mut addresses = Vec::new();
     for (id, name) in ids.iter().zip(&around.names) {
         addresses.push(address_of(id).await.with_context(|| format!("{name} is in no network"))?);
@@ -87,15 +92,13 @@ pub(super) async fn build(around: &Arc<Surroundings>, ground: &Arc<Ground>, side
         Firewall::open(&around.run, spots, Wanted::by(around)).await.map_err(anyhow::Error::msg)?;
     let members = around.members(&addresses, |_| PathBuf::new())?;
     let folder = |_: &NodeName| Folder { backing: PathBuf::new(), mount: None, agent: None };
-    let why =
-        "the data of a compose project is its own; put the image on trial with `cluster: {image: …}` instead";
     Ok(Assembly::new(Parts {
         adapter: around.adapter.clone(),
         members,
         logs: around.names.iter().map(|n| around.store.node_log(n)).collect(),
         processes: Box::new(Containers::running(containers)),
         network: Box::new(firewall.with_doors(Box::new(doors))),
-        disks: Disks::new(around.names.iter().map(folder).collect(), Some(why.to_owned())),
+        disks: Disks::new(around.names.iter().map(folder).collect(), Some(DATA_IS_ITS_OWN.to_owned())),
         clocks: clocks(around, ground, side).await?,
         ground: Box::new(ground.clone()),
     }))
@@ -166,16 +169,12 @@ impl Compose {
         for file in &self.files {
             command.arg("--file").arg(file);
         }
-        command.args(arguments).stdin(Stdio::null()).process_group(0).kill_on_drop(true);
-        let out = command.output().await.with_context(|| format!("cannot run `{program}`"))?;
+        command.args(arguments);
+        let shown = format!("{program} {}", arguments.join(" "));
+        let out = output(command, &shown, BUILDING).await.map_err(anyhow::Error::msg)?;
         if !out.status.success() {
             let said = String::from_utf8_lossy(&out.stderr);
-            bail!(
-                "`{program} {}` of {} failed: {}",
-                arguments.join(" "),
-                self.files[0].display(),
-                said.trim()
-            );
+            bail!("`{shown}` of {} failed: {}", self.files[0].display(), said.trim());
         }
         Ok(String::from_utf8_lossy(&out.stdout).into_owned())
     }
@@ -223,7 +222,9 @@ async fn command() -> Result<Vec<String>> {
 /// A compose file that adds our labels to everything that another one makes, and gives the services on trial fixed
 /// addresses where that file has none: otherwise containers that are started again may swap theirs.
 fn override_for(text: &str, run: &str, services: &[String], subnet: u8) -> Result<String> {
-    let project: Value = serde_yaml::from_str(text).context("it is no YAML")?;
+    let mut project: Value = serde_yaml::from_str(text).context("it is no YAML")?;
+    // Like the programs that will read the file.
+    project.apply_merge().context("a merge key (`<<`) in it leads nowhere")?;
     let mut out = Mapping::new();
     // Older programs want the same version everywhere.
     if let Some(version) = project.get("version") {
@@ -234,10 +235,17 @@ fn override_for(text: &str, run: &str, services: &[String], subnet: u8) -> Resul
         if let Some(Value::Mapping(given)) = project.get(section) {
             let ours =
                 given.iter().filter(|(_, v)| v.get("external").is_none_or(|e| e.as_bool() == Some(false)));
-            all.extend(ours.map(|(name, _)| (name.clone(), labelled(run))));
+            all.extend(ours.map(|(name, made)| {
+                let mut one = labelled(run);
+                // An image with a name of its own is its owner's, and stays.
+                if made.get("build").is_some() && made.get("image").is_none() {
+                    one.insert("build".into(), Value::Mapping(labelled(run)));
+                }
+                (name.clone(), Value::Mapping(one))
+            }));
         }
         if section == "networks" && !all.contains_key("default") {
-            all.insert("default".into(), labelled(run));
+            all.insert("default".into(), Value::Mapping(labelled(run)));
         }
         if !all.is_empty() {
             out.insert(section.into(), Value::Mapping(all));
@@ -264,13 +272,13 @@ fn override_for(text: &str, run: &str, services: &[String], subnet: u8) -> Resul
 }
 
 /// Something with our labels.
-fn labelled(run: &str) -> Value {
+fn labelled(run: &str) -> Mapping {
     let mut labels = Mapping::new();
     labels.insert(RUN.into(), run.into());
     labels.insert(OWNER.into(), Owner::this().to_string().into());
     let mut one = Mapping::new();
     one.insert("labels".into(), Value::Mapping(labels));
-    Value::Mapping(one)
+    one
 }
 
 /// The network in which a service can be given a fixed address: its first, if neither has said anything about addresses
@@ -334,6 +342,16 @@ mod tests {
         insta::assert_snapshot!(labels.replace(&Owner::this().to_string(), "[owner]"));
         assert!(override_for("services: {a: {image: x}}", "t1", &[], 1).unwrap().contains("default"));
         assert!(override_for("networks: {}", "t1", &[], 1).unwrap_err().to_string().contains("no services"));
+    }
+
+    /// Whatever stands at `<<` belongs to the service like what stands below it.
+    #[test]
+    fn merge_keys_are_applied() {
+        let text = "x-node: &node {networks: {net: {ipv4_address: 10.1.0.5}}, build: .}\n\
+            services: {a: {<<: *node}}\nnetworks: {net: {}}\n";
+        let added = override_for(text, "t0123abcd", &["a".to_owned()], 9).unwrap();
+        assert!(!added.contains("10.216."), "{added}");
+        assert!(added.contains("build:"), "{added}");
     }
 
     #[test]

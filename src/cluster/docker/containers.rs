@@ -23,6 +23,8 @@ pub(super) const GROUPS: &str = "/host-cgroup";
 
 /// What a node is left above what it uses, in bytes, if it uses more than its limit was to be.
 const SLACK: u64 = 64 << 10;
+/// How long the engine may take to hand out a log.
+const LOG: Duration = Duration::from_secs(60);
 /// How often that is tried, with twice as much each time.
 const ATTEMPTS: u32 = 6;
 
@@ -53,6 +55,8 @@ struct Seen {
     made: AtomicBool,
     /// It was started, and nobody has ended it since.
     should_run: AtomicBool,
+    /// When the engine began what runs since then, once we have looked: another time is another process.
+    begun: Mutex<Option<String>>,
     excused: AtomicBool,
     cpu_limited: AtomicBool,
     memory_limited: AtomicBool,
@@ -65,6 +69,7 @@ struct Inspected {
     out_of_memory: bool,
     pid: i32,
     id: String,
+    begun: String,
 }
 
 impl Containers {
@@ -85,11 +90,10 @@ impl Containers {
     }
 
     async fn inspect(&self, i: usize) -> Result<Inspected, String> {
-        const FORMAT: &str =
-            "{{.State.Status}} {{.State.ExitCode}} {{.State.OOMKilled}} {{.State.Pid}} {{.Id}}";
+        const FORMAT: &str = "{{.State.Status}} {{.State.ExitCode}} {{.State.OOMKilled}} {{.State.Pid}} {{.Id}} {{.State.StartedAt}}";
         let text = docker(&["inspect", "--format", FORMAT, &self.all[i].container]).await?;
         let words: Vec<&str> = text.split_whitespace().collect();
-        let [status, code, oom, pid, id] = words[..] else {
+        let [status, code, oom, pid, id, begun] = words[..] else {
             return Err(format!("the engine says strange things of {}: {text}", self.all[i].container));
         };
         Ok(Inspected {
@@ -98,6 +102,7 @@ impl Containers {
             out_of_memory: oom == "true",
             pid: pid.parse().unwrap_or(0),
             id: id.to_owned(),
+            begun: begun.to_owned(),
         })
     }
 
@@ -116,6 +121,17 @@ impl Containers {
                 self.lock_deaths().push(death);
             }
             self.collect_log(i).await;
+        }
+        if should_run && now.status == "running" && seen.is_another(&now.begun) && !seen.excused.load(Relaxed)
+        {
+            let c = &self.all[i];
+            let death = format!(
+                "{} ended and was started again by somebody else, at {}; see {}",
+                c.name,
+                now.begun,
+                c.log.display()
+            );
+            self.lock_deaths().push(death);
         }
         Ok(now)
     }
@@ -151,11 +167,25 @@ impl Containers {
         let Ok(err) = out.try_clone() else { return };
         let mut command = tokio::process::Command::new("docker");
         command.args(["logs", &c.container]).stdin(Stdio::null()).stdout(out).stderr(err).process_group(0);
-        let _ = command.status().await;
+        // A log that the engine does not hand out in time is cut short.
+        let _ = tokio::time::timeout(LOG, command.kill_on_drop(true).status()).await;
     }
 
     fn lock_deaths(&self) -> std::sync::MutexGuard<'_, Vec<String>> {
         self.deaths.lock().unwrap_or_else(|e| e.into_inner())
+    }
+}
+
+impl Seen {
+    /// Whether a start is another than that which was seen before, which it replaces.
+    fn is_another(&self, begun: &str) -> bool {
+        let before = self.begun.lock().unwrap_or_else(|e| e.into_inner()).replace(begun.to_owned());
+        before.is_some_and(|before| before != begun)
+    }
+
+    /// We start it: whatever runs from now on is what we wanted.
+    fn forget_start(&self) {
+        *self.begun.lock().unwrap_or_else(|e| e.into_inner()) = None;
     }
 }
 
@@ -217,8 +247,11 @@ impl Processes for Containers {
             docker(&arguments).await?;
             self.states[i].made.store(true, Relaxed);
         }
+        self.states[i].forget_start();
         docker(&["start", &c.container]).await?;
         self.states[i].should_run.store(true, Relaxed);
+        // Learns when the engine began it. What it may find out is remembered there.
+        let _ = self.look(i).await;
         Ok(())
     }
 
@@ -352,7 +385,16 @@ fn field(text: &str, name: &str) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use super::{field, used_bytes};
+    use super::{Seen, field, used_bytes};
+
+    #[test]
+    fn a_start_that_nobody_asked_for_is_noticed_once() {
+        let seen = Seen::default();
+        assert!(!seen.is_another("10:00") && !seen.is_another("10:00"));
+        assert!(seen.is_another("10:01") && !seen.is_another("10:01"));
+        seen.forget_start();
+        assert!(!seen.is_another("10:02"));
+    }
 
     #[test]
     fn a_refusal_says_how_much_is_in_use() {

@@ -1,12 +1,11 @@
 //! The image of nodes and holders, made from this program by `docker/build-image.sh`, without a registry.
 
-use super::engine::docker;
+use super::engine::{BUILDING, docker, output};
 use anyhow::{Context, Result, bail};
 use std::{
     hash::{DefaultHasher, Hasher},
     io::Read,
     path::Path,
-    process::Stdio,
 };
 use tokio::process::Command;
 
@@ -29,8 +28,8 @@ pub async fn of_program(program: &Path) -> Result<String> {
 /// Builds the image of a program under a tag.
 pub async fn build(program: &Path, tag: &str) -> Result<()> {
     let mut command = Command::new("sh");
-    command.arg("-c").arg(RECIPE).arg("build-image.sh").arg(program).arg(tag).stdin(Stdio::null());
-    let out = command.output().await.context("cannot run `sh`")?;
+    command.arg("-c").arg(RECIPE).arg("build-image.sh").arg(program).arg(tag);
+    let out = output(command, "build-image.sh", BUILDING).await.map_err(anyhow::Error::msg)?;
     if !out.status.success() {
         bail!("the image {tag} could not be built: {}", String::from_utf8_lossy(&out.stderr).trim());
     }

@@ -2,8 +2,8 @@
 //! are made by iptables: kernels of 2026 refuse a netem that duplicates beside any other netem on a device.
 //!
 //! ```text
-//! root htb 1: ── class 1:2 rate 1 Mbit/s ── netem 20: delay 50ms      dst n2
-//!             └─ class 1:3 …                                          dst n3      everything else passes unshaped
+//! root htb H: ── class H:2 rate 1 Mbit/s ── netem 20: delay 50ms      dst n2
+//!             └─ class H:3 …                                          dst n3      everything else passes unshaped
 //! ```
 
 use super::Spot;
@@ -14,6 +14,8 @@ use std::{collections::BTreeMap, net::Ipv4Addr};
 
 /// A class without a bandwidth: more than any link here carries.
 const UNLIMITED: &str = "100gbit";
+/// What the name of the chain of copies ends in.
+pub const COPIES: &str = "-D";
 /// Packets that netem keeps at most: a second of a fast link.
 const KEPT: u32 = 100_000;
 
@@ -21,6 +23,8 @@ const KEPT: u32 = 100_000;
 #[derive(Debug, Default)]
 pub struct Shaping {
     device: String,
+    /// The handle of the root, by which a qdisc of the run is known.
+    handle: String,
     netem: bool,
     /// The chain of the run in the table `mangle`, once it was needed, and what it duplicates.
     copies: Option<String>,
@@ -48,6 +52,14 @@ fn part(shape: LinkShape, netem: bool) -> LinkShape {
     }
 }
 
+/// The handle of the root qdisc of a run, in hexadecimal: numbers are short, so it is no proof by itself, but nobody who
+/// configures a qdisc by hand takes one like it.
+pub fn handle(run: &str) -> String {
+    let number = run.bytes().fold(0u16, |n, b| n.wrapping_mul(31).wrapping_add(u16::from(b)));
+    // Above those of the leaves; the last is the kernel's own.
+    format!("{:x}", 0x8000 | (number & 0x7ffe))
+}
+
 /// Where copies of packets for a peer are sent: to itself, or to the router on the way.
 fn gateway(route: &str, peer: Ipv4Addr) -> Ipv4Addr {
     let via = route.split(" via ").nth(1).and_then(|rest| rest.split_whitespace().next());
@@ -56,12 +68,12 @@ fn gateway(route: &str, peer: Ipv4Addr) -> Ipv4Addr {
 
 impl Shaping {
     /// Finds the device through which a node reaches its peers.
-    pub async fn open(spot: &Spot, peer: Option<&Spot>) -> Result<Shaping, String> {
+    pub async fn open(run: &str, spot: &Spot, peer: Option<&Spot>) -> Result<Shaping, String> {
         let Some(peer) = peer else { return Ok(Shaping::default()) };
         let route = spot.agent.run(&["ip", "-o", "route", "get", &peer.address.to_string()], None).await?;
         let device = route.split(" dev ").nth(1).and_then(|rest| rest.split_whitespace().next());
         let device = device.ok_or_else(|| format!("{} has no route to {}: {route}", spot.name, peer.name))?;
-        Ok(Shaping { device: device.to_owned(), netem: true, ..Shaping::default() })
+        Ok(Shaping { device: device.to_owned(), handle: handle(run), netem: true, ..Shaping::default() })
     }
 
     /// Which of the kernel's schedulers are there, tried on the node's own loopback device, which nobody shapes.
@@ -73,7 +85,20 @@ impl Shaping {
             Ok(()) => try_copying(spot).await,
             Err(why) => Err(why.clone()),
         };
-        vec![(Capability::Rate, htb), (Capability::Delay, both), (Capability::Scramble, scramble)]
+        let random = ["-m", "statistic", "--mode", "random", "--probability", "0.5"];
+        let lossy = try_rule(spot, "filter", &[&random[..], &["-j", "DROP"]].concat()).await;
+        let lossy = lossy.map_err(|why| lacks(spot, "xt_statistic", "loses packets at random", &why));
+        let reset = ["-p", "tcp", "-j", "REJECT", "--reject-with", "tcp-reset"];
+        let reset = try_rule(spot, "filter", &reset).await;
+        let reset = reset.map_err(|why| lacks(spot, "ipt_REJECT", "resets connections", &why));
+        let resets = lossy.clone().and(reset);
+        vec![
+            (Capability::Loss, lossy),
+            (Capability::Reset, resets),
+            (Capability::Rate, htb),
+            (Capability::Delay, both),
+            (Capability::Scramble, scramble),
+        ]
     }
 
     /// Sets what is done to the packets for one peer. `chain` names the run's chain.
@@ -96,10 +121,11 @@ impl Shaping {
         if wanted == now {
             return Ok(());
         }
-        let (device, class) = (self.device.clone(), peer + 1);
+        let (device, handle, class) = (self.device.clone(), self.handle.clone(), peer + 1);
         if !self.rooted {
             self.refuse_anothers(spot).await?;
-            let root = ["tc", "qdisc", "add", "dev", &device, "root", "handle", "1:", "htb"];
+            let major = format!("{handle}:");
+            let root = ["tc", "qdisc", "add", "dev", &device, "root", "handle", &major, "htb"];
             spot.agent.run(&root, None).await?;
             self.rooted = true;
             let argv = ["tc", "qdisc", "del", "dev", &device, "root"].map(str::to_owned).to_vec();
@@ -109,15 +135,15 @@ impl Shaping {
         if now != LinkShape::default() {
             let counted = self.read(spot, peer).await;
             *self.limited.entry(peer).or_default() += counted;
-            batch.extend(removal(&device, class));
+            batch.extend(removal(&device, &handle, class));
         }
         if wanted != LinkShape::default() {
-            batch.extend(commands(&device, class, address, wanted));
+            batch.extend(commands(&device, &handle, class, address, wanted));
         }
         self.shaped.remove(&peer);
         if let Err(why) = spot.agent.run(&["tc", "-batch", "-"], Some(batch.join("\n") + "\n")).await {
             // Whatever of it is there goes: what is not there cannot be removed, and that is no error.
-            let all = removal(&device, class).join("\n") + "\n";
+            let all = removal(&device, &handle, class).join("\n") + "\n";
             let _ = spot.agent.run(&["tc", "-force", "-batch", "-"], Some(all)).await;
             return Err(why);
         }
@@ -140,10 +166,10 @@ impl Shaping {
         if now == probability {
             return Ok(());
         }
-        let chain = format!("{chain}-D");
+        let chain = format!("{chain}{COPIES}");
         if self.copies.is_none() {
             let iptables = |words: &[&str]| {
-                ["iptables", "-w", "-t", "mangle"]
+                ["iptables", "-w", "10", "-t", "mangle"]
                     .iter()
                     .chain(words)
                     .map(|w| (*w).to_owned())
@@ -178,7 +204,7 @@ impl Shaping {
             ));
         }
         rules.push_str("COMMIT\n");
-        spot.agent.run(&["iptables-restore", "-w", "--noflush"], Some(rules)).await?;
+        spot.agent.run(&["iptables-restore", "-w", "10", "--noflush"], Some(rules)).await?;
         self.addresses.insert(peer, address);
         self.copied = wanted;
         Ok(())
@@ -230,13 +256,13 @@ impl Shaping {
 
     async fn read(&self, spot: &Spot, peer: usize) -> u64 {
         let show = ["tc", "-s", "class", "show", "dev", &self.device];
-        overlimits(&spot.agent.run(&show, None).await.unwrap_or_default(), peer + 1)
+        overlimits(&spot.agent.run(&show, None).await.unwrap_or_default(), &self.handle, peer + 1)
     }
 }
 
 /// Reads `tc -s class show`.
-fn overlimits(text: &str, class: usize) -> u64 {
-    let name = format!("class htb 1:{class} ");
+fn overlimits(text: &str, handle: &str, class: usize) -> u64 {
+    let name = format!("class htb {handle}:{class} ");
     let block = text.split("class htb ").map(|b| format!("class htb {b}")).find(|b| b.starts_with(&name));
     let count =
         block.as_deref().and_then(|b| b.split("overlimits ").nth(1)).and_then(|r| r.split(' ').next());
@@ -244,23 +270,25 @@ fn overlimits(text: &str, class: usize) -> u64 {
 }
 
 /// What removes a class, its leaf and its filter.
-fn removal(device: &str, class: usize) -> Vec<String> {
+fn removal(device: &str, handle: &str, class: usize) -> Vec<String> {
     vec![
-        format!("filter del dev {device} parent 1: protocol ip prio {class} u32"),
-        format!("class del dev {device} classid 1:{class}"),
+        format!("filter del dev {device} parent {handle}: protocol ip prio {class} u32"),
+        format!("class del dev {device} classid {handle}:{class}"),
     ]
 }
 
 /// What makes a class and its leaf.
-fn commands(device: &str, class: usize, address: Ipv4Addr, shape: LinkShape) -> Vec<String> {
+fn commands(device: &str, handle: &str, class: usize, address: Ipv4Addr, shape: LinkShape) -> Vec<String> {
     let rate = match shape.bytes_per_second {
         0 => UNLIMITED.to_owned(),
         bytes => format!("{}bit", bytes.saturating_mul(8)),
     };
     let mut out = vec![
-        format!("class add dev {device} parent 1: classid 1:{class} htb rate {rate} quantum 1514"),
         format!(
-            "filter add dev {device} parent 1: protocol ip prio {class} u32 match ip dst {address}/32 flowid 1:{class}"
+            "class add dev {device} parent {handle}: classid {handle}:{class} htb rate {rate} quantum 1514"
+        ),
+        format!(
+            "filter add dev {device} parent {handle}: protocol ip prio {class} u32 match ip dst {address}/32 flowid {handle}:{class}"
         ),
     ];
     let mut netem = String::new();
@@ -279,31 +307,37 @@ fn commands(device: &str, class: usize, address: Ipv4Addr, shape: LinkShape) -> 
     }
     if !netem.is_empty() {
         out.push(format!(
-            "qdisc add dev {device} parent 1:{class} handle {}: netem limit {KEPT}{netem}",
+            "qdisc add dev {device} parent {handle}:{class} handle {}: netem limit {KEPT}{netem}",
             class + 100
         ));
     }
     out
 }
 
-/// Tries to have packets copied, in a chain to which nothing leads.
+/// Tries to have packets copied.
 async fn try_copying(spot: &Spot) -> Result<(), String> {
+    let tried = try_rule(spot, "mangle", &["-d", "127.0.0.1", "-j", "TEE", "--gateway", "127.0.0.1"]).await;
+    tried.map_err(|why| lacks(spot, "xt_TEE", "duplicates packets", &why))
+}
+
+/// Tries a rule, in a chain to which nothing leads.
+async fn try_rule(spot: &Spot, table: &str, rule: &[&str]) -> Result<(), String> {
     let chain = format!("TRIB-try-{:08x}", rand::random::<u32>());
-    let mangle = async |words: &[&str]| {
-        let argv: Vec<&str> = ["iptables", "-w", "-t", "mangle"].iter().chain(words).copied().collect();
+    let iptables = async |words: &[&str]| {
+        let argv = [&["iptables", "-w", "10", "-t", table], words].concat();
         spot.agent.run(&argv, None).await
     };
-    mangle(&["-N", &chain]).await?;
-    let tried = mangle(&["-A", &chain, "-d", "127.0.0.1", "-j", "TEE", "--gateway", "127.0.0.1"]).await;
-    mangle(&["-F", &chain]).await?;
-    mangle(&["-X", &chain]).await?;
-    tried.map(|_| ()).map_err(|why| {
-        let said = why.lines().last().unwrap_or_default().trim().to_owned();
-        format!(
-            "{} has no `xt_TEE` in its kernel, which duplicates packets ({said}); load the module",
-            spot.name
-        )
-    })
+    iptables(&["-N", &chain]).await?;
+    let tried = iptables(&[&["-A", &chain], rule].concat()).await;
+    iptables(&["-F", &chain]).await?;
+    iptables(&["-X", &chain]).await?;
+    tried.map(|_| ())
+}
+
+/// A module that a node's kernel lacks, what it would do, and what was said when it was tried.
+fn lacks(spot: &Spot, module: &str, what: &str, said: &str) -> String {
+    let said = said.lines().last().unwrap_or_default().trim();
+    format!("{} has no `{module}` in its kernel, which {what} ({said}); load the module", spot.name)
 }
 
 async fn try_out(spot: &Spot, kind: &str, arguments: &[&str]) -> Result<(), String> {
@@ -338,7 +372,7 @@ mod tests {
             corrupt: 0.01,
             ..LinkShape::default()
         };
-        let shown = [rate, all].map(|s| commands("eth0", 2, address, s).join("\n")).join("\n\n");
+        let shown = [rate, all].map(|s| commands("eth0", "8abc", 2, address, s).join("\n")).join("\n\n");
         insta::assert_snapshot!(shown);
     }
 
@@ -355,6 +389,9 @@ mod tests {
         let text = "class htb 1:1 root prio 0 rate 1Mbit ceil 1Mbit burst 1600b cburst 1600b\n \
             Sent 100 bytes 2 pkt (dropped 0, overlimits 3 requeues 0)\n backlog 0b 0p requeues 0\n\n\
             class htb 1:12 root leaf 112: prio 0 rate 1Mbit\n Sent 0 bytes 0 pkt (dropped 0, overlimits 17 requeues 0)\n";
-        assert_eq!((overlimits(text, 1), overlimits(text, 12), overlimits(text, 2)), (3, 17, 0));
+        assert_eq!(
+            (overlimits(text, "1", 1), overlimits(text, "1", 12), overlimits(text, "1", 2)),
+            (3, 17, 0)
+        );
     }
 }

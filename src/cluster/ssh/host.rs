@@ -49,7 +49,7 @@ pub struct Host {
     pub name: NodeName,
     /// How it is reached.
     pub login: Login,
-    /// Everything of the run on that host.
+    /// Everything of the run on that host; empty until [`Host::settle`] has found a place for it.
     pub folder: PathBuf,
     run: String,
     options: Vec<OsString>,
@@ -74,8 +74,47 @@ impl Host {
         if let Some(key) = &spec.ssh_key {
             options.extend(["-i".into(), key.into()]);
         }
-        let folder = PathBuf::from(format!("/tmp/tribunal-{run}-{name}"));
-        Host { name: name.clone(), login, folder, run: run.to_owned(), options }
+        Host { name: name.clone(), login, folder: PathBuf::new(), run: run.to_owned(), options }
+    }
+
+    /// Logs in and makes the run's folder, in the first place where programs may be run.
+    ///
+    /// # Errors
+    /// If the login fails, or there is no such place.
+    pub async fn settle(&mut self) -> Result<()> {
+        let name = format!("tribunal-{}-{}", self.run, self.name);
+        let (code, out, err) = self.say(&settle_script(&name), Stdio::null()).await?;
+        let at = format!("{} (port {})", self.login.destination, self.login.port);
+        match code {
+            Some(0) if out.trim().starts_with('/') => {
+                self.folder = PathBuf::from(out.trim());
+                Ok(())
+            }
+            Some(NOWHERE) => bail!(
+                "no program can be run from {} on {at}: they are full, not writable or mounted `noexec`; remount one of \
+                 them without that, for example `mount -o remount,exec /tmp` ({})",
+                PLACES.join(", "),
+                err.trim()
+            ),
+            _ => bail!("cannot log in to {at}: {}", err.trim()),
+        }
+    }
+
+    /// Runs a script and returns its exit code and what it said on both of its outputs.
+    async fn say(&self, script: &str, stdin: Stdio) -> Result<(Option<i32>, String, String)> {
+        let mut command = tokio::process::Command::from(self.ssh(script));
+        command.stdin(stdin).process_group(0).kill_on_drop(true);
+        // Into files: the connection that stays in the background would keep pipes open.
+        let (out, err) = (tempfile()?, tempfile()?);
+        command.stdout(Stdio::from(out.1)).stderr(Stdio::from(err.1));
+        let status = command.status().await.context("cannot run `ssh`");
+        let words = [out.0, err.0].map(|path| {
+            let words = std::fs::read_to_string(&path).unwrap_or_default();
+            let _ = std::fs::remove_file(&path);
+            words
+        });
+        let [out, err] = words;
+        Ok((status?.code(), out, err))
     }
 
     fn ssh(&self, remote: &str) -> std::process::Command {
@@ -96,16 +135,9 @@ impl Host {
         let file =
             std::fs::File::open(program).with_context(|| format!("cannot read {}", program.display()))?;
         let (folder, path) = (quoted(&self.folder), quoted(&there));
-        let script = format!("umask 077 && mkdir -p {folder} && cat > {path} && chmod 700 {path}");
-        let mut command = tokio::process::Command::from(self.ssh(&script));
-        command.stdin(Stdio::from(file)).process_group(0).kill_on_drop(true);
-        // Into a file: the connection that stays in the background would keep a pipe open.
-        let said = tempfile()?;
-        command.stdout(Stdio::null()).stderr(Stdio::from(said.1));
-        let status = command.status().await.context("cannot run `ssh`")?;
-        let words = std::fs::read_to_string(&said.0).unwrap_or_default();
-        let _ = std::fs::remove_file(&said.0);
-        if !status.success() {
+        let script = format!("umask 077 && cd {folder} && cat > {path} && chmod 700 {path}");
+        let (code, _, words) = self.say(&script, Stdio::from(file)).await?;
+        if code != Some(0) {
             bail!(
                 "cannot copy {} to {} (port {}): {}",
                 program.display(),
@@ -136,6 +168,9 @@ impl Host {
 
     /// Removes the folder of a host on which no agent could be started. That may fail like everything before it.
     pub async fn forget(&self) {
+        if self.folder.as_os_str().is_empty() {
+            return;
+        }
         let mut command =
             tokio::process::Command::from(self.ssh(&format!("rm -rf {}", quoted(&self.folder))));
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).process_group(0);
@@ -151,6 +186,22 @@ impl Host {
         // It has ended by itself if the host went away.
         command.status().await.err().map(|e| format!("ssh to {}: {e}", self.login.destination))
     }
+}
+
+/// Where a host may allow programs to be run, in the order in which they are tried, for a shell there.
+pub const PLACES: [&str; 4] = ["/tmp", "/var/tmp", "/run", "$HOME/.cache"];
+/// The exit code that says that there is no such place.
+const NOWHERE: i32 = 77;
+
+/// Makes a folder of this name where a program in it can be run, and says where. A folder that is there already is
+/// somebody else's.
+fn settle_script(name: &str) -> String {
+    let places = PLACES.map(|place| format!("\"{place}\"")).join(" ");
+    format!(
+        "umask 077; for place in {places}; do d=\"$place/{name}\"; mkdir -p \"$place\" && mkdir \"$d\" || continue; \
+         printf '#!/bin/sh\\n' > \"$d/try\" && chmod 700 \"$d/try\" && \"$d/try\" && rm \"$d/try\" && echo \"$d\" && exit 0; \
+         rm -rf \"$d\"; done; exit {NOWHERE}"
+    )
 }
 
 /// For a remote shell.
@@ -178,6 +229,23 @@ mod tests {
         for bad in ["root@127.0.0.1:ssh", "root@", "-oProxyCommand=x@127.0.0.1"] {
             assert!(bad.parse::<Login>().is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn a_place_where_programs_run_is_found_or_there_is_a_word_for_it() {
+        let home = tempfile::tempdir().unwrap();
+        let name = format!("tribunal-test-{:08x}", rand::random::<u32>());
+        let settle = |script: &str| {
+            let mut shell = std::process::Command::new("sh");
+            shell.args(["-c", script]).env("HOME", home.path()).output().unwrap()
+        };
+        let found = settle(&settle_script(&name));
+        let folder = PathBuf::from(String::from_utf8(found.stdout).unwrap().trim());
+        assert!(folder.is_dir() && folder.ends_with(&name), "{}", folder.display());
+        std::fs::remove_dir_all(&folder).unwrap();
+        // `/dev/null` takes no folders.
+        let nowhere = settle(&settle_script("null/x").replace("/run", "/dev").replace("/var/tmp", "/dev"));
+        assert_eq!(nowhere.status.code(), Some(NOWHERE));
     }
 
     #[test]
