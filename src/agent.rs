@@ -292,6 +292,8 @@ impl Agent {
             Request::Hello => value(Ok(serde_json::json!({
                 "udp-port": self.probes.port(),
                 "version": env!("CARGO_PKG_VERSION"),
+                // From where it was logged in, as its host sees that.
+                "peer": std::env::var("SSH_CONNECTION").ok().as_deref().and_then(|c| c.split(' ').next()),
                 "uid": rustix::process::geteuid().as_raw(),
             }))),
             Request::Run { argv, input } => value(run::run(&argv, input.as_deref())),

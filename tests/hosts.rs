@@ -36,6 +36,20 @@ fn everything_is_survived(on: &str) {
     assert!(results(folder.path())["operations"]["ok"].as_u64().unwrap() > 3000);
 }
 
+/// Clients cut off from nodes, both ways and one way, and links and groups that the plan names: each is seen to bite and to
+/// heal, and nobody takes the system for unhealthy meanwhile.
+fn clients_are_cut_off(on: &str) {
+    let folder = tempfile::tempdir().unwrap();
+    let args = ["register", "--on", on, "--nemesis", "clients", "--rate", "300"];
+    trial(folder.path(), 0, &[&args[..], &["--time-limit", "16s", "--seed", "3"]].concat());
+    let faults = results(folder.path())["faults"].as_array().unwrap().clone();
+    for kind in ["clients ", "clients-mute", "clients-deaf", "(reset)", "n1>n2", "clients n1 | n2"] {
+        let of_kind = |f: &&serde_json::Value| f["fault"].as_str().unwrap().contains(kind);
+        let seen = |f: &serde_json::Value| f["effect"]["seen"] == true && f["healed"]["seen"] == true;
+        assert!(faults.iter().filter(of_kind).any(seen), "no {kind} was seen to bite and heal: {faults:#?}");
+    }
+}
+
 fn bugs_are_caught(on: &str) {
     for bug in BUGS {
         let folder = tempfile::tempdir().unwrap();
@@ -77,6 +91,25 @@ fn netns_catches_bugs_that_need_such_faults() {
     if can("netns", machine::namespaces().and(machine::fuse())) {
         bugs_are_caught("netns");
     }
+}
+
+#[test]
+fn netns_cuts_off_clients() {
+    if can("netns", machine::namespaces()) {
+        clients_are_cut_off("netns");
+    }
+}
+
+#[test]
+fn docker_cuts_off_clients() {
+    if can("docker", machine::docker()) {
+        clients_are_cut_off("docker");
+    }
+}
+
+#[test]
+fn clients_of_processes_are_cut_off_by_proxies() {
+    clients_are_cut_off("process");
 }
 
 #[test]

@@ -47,6 +47,7 @@ pub const PLANS: &[(&str, &str)] = &[
     ("kill", include_str!("../kill.yaml")),
     ("pause", include_str!("../pause.yaml")),
     ("partition", include_str!("../partition.yaml")),
+    ("clients", include_str!("../clients.yaml")),
     ("kill-all", include_str!("../kill-all.yaml")),
     ("leader-churn", include_str!("../leader-churn.yaml")),
     ("leader-pause", include_str!("../leader-pause.yaml")),

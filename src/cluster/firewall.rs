@@ -6,7 +6,12 @@
 //!                 iptables -A TRIB-<run> -s n1 -m statistic … -j DROP    lost packets
 //!                 iptables -A TRIB-<run> -s n1                           delivered bytes
 //!         in n1:  tc class 1:2 htb rate …  leaf netem delay …            for packets to n2 only
+//! clients→n2      in n2:  iptables -A TRIB-<run> -s controller --dports … -j DROP
+//! n2→clients      in n2:  iptables -A TRIB-<run>-C -d controller --sports … -j DROP
 //! ```
+//! Clients are cut off at the ports that they use, so that whoever else reaches a node from the same host (agents, ssh) is
+//! not.
+//!
 //! Rules stand in a chain of the run's own, which is replaced at once (`iptables-restore --noflush`); nobody else's rule
 //! is ever touched. A chain forgets its counters when it is replaced, so they are read before and added up here. IPv4.
 
@@ -16,13 +21,16 @@ pub mod shaping;
 use super::{Part, agents::Agent, network::Network};
 use crate::agent::Request;
 use async_trait::async_trait;
-use nemesis::{Capability, Cut, Link, LinkShape, LinkStats, NodeName, Probe, inject::all};
-use rules::Rules;
+use nemesis::{
+    Capability, Cut, Link, LinkShape, LinkStats, NodeName, Probe, grudge::CLIENTS, inject::all,
+    inject::all_links,
+};
+use rules::{ANSWERS, Clients, Rules};
 use serde::Deserialize;
 use shaping::Shaping;
 use std::{
-    collections::BTreeMap,
-    net::{Ipv4Addr, SocketAddr},
+    collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket},
     sync::{
         Arc, RwLock,
         atomic::{AtomicU64, Ordering::Relaxed},
@@ -33,6 +41,8 @@ use tokio::sync::Mutex;
 
 /// Time between two packets of a probe.
 const GAP: Duration = Duration::from_millis(2);
+/// Packets of the trains that show over which links trains arrive at all.
+const TRIED: u32 = 10;
 /// How long the last packet of a probe may be on its way, apart from the delay that the link was given.
 const STRAGGLERS: Duration = Duration::from_millis(100);
 
@@ -66,10 +76,14 @@ pub struct Firewall {
     abilities: BTreeMap<Capability, Result<(), String>>,
     /// The packet queue that stands in for netem, if it has to.
     queue: Option<u16>,
+    /// How each node can tell the clients, if they are to be cut off.
+    clients: Vec<Option<Clients>>,
+    /// Links over which no train arrived although nothing was done to them: a stranger's firewall lets none through.
+    untrusted: BTreeSet<Link>,
 }
 
 /// What a plan wants of its links, and what it allows.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Wanted {
     /// Delay, jitter, duplication, reordering or corruption.
     pub netem: bool,
@@ -77,6 +91,8 @@ pub struct Wanted {
     pub stand_ins: bool,
     /// Draws what the stand-in draws.
     pub seed: u64,
+    /// The ports at which clients are to be cut off; none if they are not.
+    pub client_ports: Vec<u16>,
 }
 
 impl Wanted {
@@ -86,6 +102,7 @@ impl Wanted {
             netem: [Capability::Delay, Capability::Scramble].iter().any(|c| around.needs.contains(c)),
             stand_ins: around.spec.stand_ins,
             seed: around.seed,
+            client_ports: around.client_ports(),
         }
     }
 }
@@ -104,9 +121,16 @@ impl Firewall {
     /// Makes a chain in each node's network and finds out what the kernels can do.
     pub async fn open(run: &str, spots: Vec<Spot>, wanted: Wanted) -> Result<Firewall, String> {
         let chain = format!("TRIB-{run}");
-        let mut states = Vec::new();
+        let (mut states, mut clients) = (Vec::new(), Vec::new());
         for spot in &spots {
-            make_chain(&spot.agent, &chain).await?;
+            make_chain(&spot.agent, &chain, "INPUT").await?;
+            clients.push(match wanted.client_ports.is_empty() {
+                true => None,
+                false => {
+                    make_chain(&spot.agent, &rules::answers(&chain), "OUTPUT").await?;
+                    Some(Clients { addresses: controllers(spot)?, ports: wanted.client_ports.clone() })
+                }
+            });
             let shaping = Shaping::open(spot, spots.iter().find(|other| other.name != spot.name)).await?;
             states.push(Mutex::new(State { incoming: BTreeMap::new(), counted: BTreeMap::new(), shaping }));
         }
@@ -119,6 +143,8 @@ impl Firewall {
             train: AtomicU64::new(1),
             abilities: BTreeMap::new(),
             queue: None,
+            clients,
+            untrusted: BTreeSet::new(),
         };
         for i in 0..firewall.spots.len() {
             firewall.refresh(i, &mut *firewall.states[i].lock().await).await?;
@@ -131,6 +157,12 @@ impl Firewall {
                 false => firewall.hint(),
             }
         }
+        let names: Vec<NodeName> = firewall.spots.iter().map(|s| s.name.clone()).collect();
+        let links = all_links(&names);
+        let tried = all(links.iter().map(|link| Box::pin(firewall.send(link, TRIED)) as _).collect()).await;
+        let arrives = |p: &Option<Probe>| p.is_some_and(|p| p.arrived > 0);
+        firewall.untrusted =
+            links.iter().zip(tried).filter(|(_, p)| !arrives(p)).map(|(l, _)| l.clone()).collect();
         Ok(firewall)
     }
 
@@ -208,7 +240,11 @@ impl Firewall {
                 self.spot(to).agent.ask::<()>(Request::Treat { source: *source, shape }).await?;
             }
         }
-        let rules = Rules::new(&self.chain, shaped, self.queue);
+        let mut rules = Rules::new(&self.chain, shaped, self.queue);
+        if let Some(clients) = &self.clients[to] {
+            let of = |name: &str| state.incoming.get(name).copied().unwrap_or_default();
+            rules = rules.with_clients(clients.clone(), of(CLIENTS), of(ANSWERS));
+        }
         self.spot(to).agent.run(&["iptables-restore", "-w", "--noflush"], Some(rules.text())).await?;
         Ok(())
     }
@@ -224,17 +260,28 @@ impl Firewall {
 
     /// What a receiver's chain has counted since it was last written.
     async fn read(&self, to: usize) -> Result<BTreeMap<NodeName, LinkStats>, String> {
-        let list = ["iptables", "-w", "-n", "-v", "-x", "-L", &self.chain];
-        let text = self.spot(to).agent.run(&list, None).await?;
+        let list = async |chain: &str| {
+            self.spot(to).agent.run(&["iptables", "-w", "-n", "-v", "-x", "-L", chain], None).await
+        };
+        let mut text = list(&self.chain).await?;
+        if self.clients[to].is_some() {
+            text.push_str(&list(&rules::answers(&self.chain)).await?);
+        }
         Ok(rules::counters(&text))
     }
 
-    async fn shape_receiver(&self, to: usize, shapes: Vec<(&Link, LinkShape)>) -> Result<(), String> {
+    /// The node whose rules treat a link, and what they call its sender: those for clients all stand at the node.
+    fn place(&self, link: &Link) -> Result<(usize, NodeName), String> {
+        match &*link.to {
+            CLIENTS => Ok((self.index(&link.from)?, ANSWERS.into())),
+            _ => Ok((self.index(&link.to)?, link.from.clone())),
+        }
+    }
+
+    async fn shape_receiver(&self, to: usize, shapes: Vec<(NodeName, LinkShape)>) -> Result<(), String> {
         let mut state = self.states[to].lock().await;
         let before = state.incoming.clone();
-        for (link, shape) in shapes {
-            state.incoming.insert(link.from.clone(), shape);
-        }
+        state.incoming.extend(shapes);
         // How long a queue keeps packets is not in the rules.
         if self.queue.is_none() && rules::of(&before) == rules::of(&state.incoming) {
             return Ok(());
@@ -253,6 +300,8 @@ impl Part for Firewall {
     fn supports(&self, capability: Capability) -> Option<Result<(), String>> {
         match capability {
             Capability::Cut | Capability::Loss | Capability::Reset => Some(Ok(())),
+            Capability::Clients if self.clients.iter().all(Option::is_some) => Some(Ok(())),
+            Capability::Clients => Some(Err("the clients' links were not prepared for faults".to_owned())),
             Capability::Delay | Capability::Rate | Capability::Scramble => {
                 Some(self.abilities.get(&capability).cloned().unwrap_or(Ok(())))
             }
@@ -268,11 +317,12 @@ impl Part for Firewall {
 #[async_trait]
 impl Network for Firewall {
     async fn shape(&self, links: &BTreeMap<Link, LinkShape>) -> Result<(), String> {
-        let mut receivers: BTreeMap<usize, Vec<(&Link, LinkShape)>> = BTreeMap::new();
+        let mut receivers: BTreeMap<usize, Vec<(NodeName, LinkShape)>> = BTreeMap::new();
         let mut senders: BTreeMap<usize, Vec<(usize, LinkShape)>> = BTreeMap::new();
         for (link, shape) in links {
-            let (from, to) = (self.index(&link.from)?, self.index(&link.to)?);
-            receivers.entry(to).or_default().push((link, *shape));
+            let (at, sender) = self.place(link)?;
+            receivers.entry(at).or_default().push((sender, *shape));
+            let (Ok(from), Ok(to)) = (self.index(&link.from), self.index(&link.to)) else { continue };
             senders.entry(from).or_default().push((to, *shape));
         }
         let cuts = receivers.into_iter().map(|(to, shapes)| Box::pin(self.shape_receiver(to, shapes)) as _);
@@ -292,7 +342,10 @@ impl Network for Firewall {
         let Some(doors) = &self.doors else { return Ok(()) };
         let mut state = self.states[i].lock().await;
         let Some(agent) = doors.open(i).await? else { return Ok(()) };
-        make_chain(&agent, &self.chain).await?;
+        make_chain(&agent, &self.chain, "INPUT").await?;
+        if self.clients[i].is_some() {
+            make_chain(&agent, &rules::answers(&self.chain), "OUTPUT").await?;
+        }
         if let Some(number) = self.queue {
             agent.ask::<()>(Request::OpenQueue { number, seed: i as u64 }).await?;
         }
@@ -306,17 +359,16 @@ impl Network for Firewall {
     }
 
     async fn stats(&self, link: &Link) -> LinkStats {
-        let (Ok(from), Ok(to)) = (self.index(&link.from), self.index(&link.to)) else {
-            return LinkStats::default();
-        };
-        let state = self.states[to].lock().await;
-        let mut stats = state.counted.get(&link.from).copied().unwrap_or_default();
-        if let Ok(now) = self.read(to).await
-            && let Some(more) = now.get(&link.from)
+        let Ok((at, sender)) = self.place(link) else { return LinkStats::default() };
+        let state = self.states[at].lock().await;
+        let mut stats = state.counted.get(&sender).copied().unwrap_or_default();
+        if let Ok(now) = self.read(at).await
+            && let Some(more) = now.get(&sender)
         {
             rules::add(&mut stats, more);
         }
         drop(state);
+        let (Ok(from), Ok(to)) = (self.index(&link.from), self.index(&link.to)) else { return stats };
         if self.queue.is_some() {
             let source = self.spots[from].address;
             if let Ok(treated) = self.spot(to).agent.ask::<Treated>(Request::Treated { source }).await {
@@ -329,6 +381,13 @@ impl Network for Firewall {
     }
 
     async fn probe(&self, link: &Link, packets: u32) -> Option<Probe> {
+        if self.untrusted.contains(link) { None } else { self.send(link, packets).await }
+    }
+}
+
+impl Firewall {
+    /// Sends a train over a link.
+    async fn send(&self, link: &Link, packets: u32) -> Option<Probe> {
         let (from, to) = (self.index(&link.from).ok()?, self.index(&link.to).ok()?);
         let (sender, receiver) = (self.spot(from), self.spot(to));
         let port = receiver.agent.hello.get("udp-port")?.as_u64()?;
@@ -371,8 +430,31 @@ struct Arrived {
     mean_ns: i64,
 }
 
-/// Makes the run's chain in a network and has it removed in the end.
-async fn make_chain(agent: &Agent, chain: &str) -> Result<(), String> {
+/// The addresses from which our own clients may reach a node: the one that this machine uses on the way there, and the one
+/// from which the host behind ssh was logged in to.
+fn controllers(spot: &Spot) -> Result<Vec<Ipv4Addr>, String> {
+    let ours = || {
+        let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+        // Nothing is sent: the kernel only looks up the way.
+        socket.connect((spot.address, 9))?;
+        socket.local_addr()
+    };
+    let ours =
+        ours().map_err(|e| format!("this machine has no way to {} ({}): {e}", spot.name, spot.address))?;
+    let login = spot.agent.hello.get("peer").and_then(|p| p.as_str()?.parse().ok());
+    let mut all: Vec<Ipv4Addr> = [Some(ours.ip()), login]
+        .into_iter()
+        .filter_map(|ip| match ip? {
+            IpAddr::V4(ip) => Some(ip),
+            IpAddr::V6(ip) => ip.to_ipv4_mapped(),
+        })
+        .collect();
+    all.dedup();
+    Ok(all)
+}
+
+/// Makes a chain of the run's in a network, has one of the kernel's own lead to it, and has it removed in the end.
+async fn make_chain(agent: &Agent, chain: &str, from: &str) -> Result<(), String> {
     let run = async |arguments: &[&str]| {
         let argv: Vec<&str> = ["iptables", "-w"].iter().chain(arguments).copied().collect();
         agent.run(&argv, None).await
@@ -384,6 +466,6 @@ async fn make_chain(agent: &Agent, chain: &str) -> Result<(), String> {
     run(&["-N", chain]).await?;
     at_end(&["-X", chain]).await?;
     at_end(&["-F", chain]).await?;
-    run(&["-I", "INPUT", "1", "-j", chain]).await?;
-    at_end(&["-D", "INPUT", "-j", chain]).await
+    run(&["-I", from, "1", "-j", chain]).await?;
+    at_end(&["-D", from, "-j", chain]).await
 }

@@ -140,7 +140,10 @@ impl Nemesis {
                     run.still_in_force = true;
                     return Err(format!("{node} is still off by {}", seconds(off)));
                 }
-                Err(e) => return Err(e.to_string()),
+                Err(e) => {
+                    run.still_in_force = false;
+                    return Err(e.to_string());
+                }
             }
         }
         Ok(Effect::seen("the clock is right again"))
