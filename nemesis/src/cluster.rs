@@ -428,6 +428,10 @@ pub trait Cluster: Send + Sync {
     async fn read_clock(&self, node: &NodeName) -> Result<i64, ClusterError> {
         Err(unsupported("read the clock of", node))
     }
+    /// How often a node, watched for a moment, asks for the time in a way that no wrong clock reaches.
+    async fn raw_clock_calls(&self, _node: &NodeName) -> Result<u64, ClusterError> {
+        Ok(0)
+    }
     /// Sets what goes wrong with a node's disk from now on.
     async fn trouble_disk(&self, node: &NodeName, _trouble: DiskTrouble) -> Result<(), ClusterError> {
         Err(unsupported("trouble the disk of", node))

@@ -215,6 +215,13 @@ impl Cluster for Assembly {
         on("read the clock of", node, self.p.clocks.read(i, pid).await)
     }
 
+    async fn raw_clock_calls(&self, node: &NodeName) -> Result<u64, ClusterError> {
+        const WHAT: &str = "watch the clock of";
+        let i = self.index(WHAT, node)?;
+        let pid = on(WHAT, node, self.pid(i).await)?;
+        on(WHAT, node, self.p.clocks.raw_calls(i, pid).await)
+    }
+
     async fn trouble_disk(&self, node: &NodeName, trouble: DiskTrouble) -> Result<(), ClusterError> {
         on("trouble the disk of", node, self.p.disks.trouble(self.index("disk", node)?, trouble).await)
     }

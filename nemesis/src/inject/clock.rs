@@ -4,7 +4,7 @@
 //! bump    ───┐          ┌───      strobe  ─┐ ┌─┐ ┌─┐ ┌──      drift   ───.        ┌──
 //!            └──────────┘                  └─┘ └─┘ └─┘                    `-.____.┘
 //! ```
-//! Observed by measuring the clock of the node's own process. A node that is down has no clock: it gets the offset when
+//! Observed by measuring the clocks of the node's own processes, and by seeing that none of them reads the time past them. A node that is down has no clock: it gets the offset when
 //! it starts again, which is the cluster's work.
 
 use super::{Effect, MS, Nemesis, Running, all_of};
@@ -116,6 +116,14 @@ impl Nemesis {
                     }
                     _ => missing.push(format!("{node} showed no clock")),
                 },
+            }
+        }
+        // A look before the first change may have been too short to meet such a call.
+        for node in &run.targets {
+            if let Ok(calls @ 1..) = self.cluster.raw_clock_calls(node).await {
+                missing.push(format!(
+                    "{node} was right all the same: it asks for the time by raw system calls ({calls})"
+                ));
             }
         }
         if step.fault.fault != FaultKind::ClockBump {
