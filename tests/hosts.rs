@@ -7,8 +7,15 @@ mod common;
 mod ssh_hosts;
 
 use common::{can, eventually, kinds_seen, results, run, tribunal};
-use std::{path::Path, time::Duration};
-use tribunal::machine;
+use nemesis::{Cluster, Nemesis, NodeName};
+use std::{path::Path, sync::Arc, time::Duration};
+use tribunal::{
+    adapter::paxos_kv_grpc::PaxosKv,
+    cluster::{Defendant, Surroundings, netns},
+    machine,
+    scenario::ClusterSpec,
+    store::Store,
+};
 
 /// Bugs that only these faults reveal: a power failure, a wrong clock, and cut links.
 const BUGS: [&str; 4] = ["promise-not-fsynced", "lease-on-wall-clock", "quorum-off-by-one", "lease-from-ack"];
@@ -34,6 +41,29 @@ fn everything_is_survived(on: &str) {
         assert!(seen.contains(kind), "no {kind} was seen to bite and heal; only {seen:?}");
     }
     assert!(results(folder.path())["operations"]["ok"].as_u64().unwrap() > 3000);
+}
+
+/// What no other plan does on real hosts: each step of the script is seen to bite and to heal. With `rot`, in place of the
+/// flipped bit.
+fn the_rest_is_survived(on: &str, rot: &str) {
+    let folder = tempfile::tempdir().unwrap();
+    let script = include_str!("../nemesis/rest.yaml");
+    assert!(script.contains("fault: bit-flip"));
+    std::fs::write(
+        folder.path().join("rest.yaml"),
+        script.replace("fault: bit-flip", &format!("fault: {rot}")),
+    )
+    .unwrap();
+    let args = ["register", "--on", on, "--nemesis", "./rest.yaml", "--time-limit", "25s", "--seed", "7"];
+    let report = trial(folder.path(), 0, &args);
+    for fault in results(folder.path())["faults"].as_array().unwrap() {
+        let seen = fault["effect"]["seen"] == true && fault["healed"]["seen"] == true;
+        assert!(seen, "{} was not seen to bite and heal:\n{report}\n{fault:#}", fault["fault"]);
+    }
+    let seen = kinds_seen(folder.path());
+    for kind in ["restart", "torn-write", "disk-full", "disk-error", "partition", "slow", rot] {
+        assert!(seen.contains(kind), "no {kind} was seen to bite and heal; only {seen:?}");
+    }
 }
 
 /// Clients cut off from nodes, both ways and one way, and links and groups that the plan names: each is seen to bite and to
@@ -90,6 +120,67 @@ fn netns_survives_everything() {
 fn netns_catches_bugs_that_need_such_faults() {
     if can("netns", machine::namespaces().and(machine::fuse())) {
         bugs_are_caught("netns");
+    }
+}
+
+#[test]
+fn netns_survives_the_rest() {
+    if can("netns", machine::namespaces().and(machine::fuse())) {
+        the_rest_is_survived("netns", "bit-flip");
+    }
+}
+
+#[test]
+fn docker_survives_the_rest() {
+    if can("docker", machine::docker().and(machine::fuse())) {
+        the_rest_is_survived("docker", "truncate");
+    }
+}
+
+/// `peers` makes one link slow, both ways, and leaves the others as they are.
+#[tokio::test(flavor = "multi_thread")]
+async fn one_link_is_slow_and_the_others_stay_fast() {
+    if !can("netns", machine::namespaces()) {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let plan = "steps: [{at: 100ms, for: 3s, do: {fault: slow, target: n1, peers: n2, link: {delay: 60ms}}}]";
+    let plan: nemesis::Plan = serde_yaml::from_str(plan).unwrap();
+    let names: Vec<NodeName> = ["n1", "n2", "n3"].map(NodeName::from).to_vec();
+    let program = std::path::PathBuf::from(env!("CARGO_BIN_EXE_tribunal"));
+    let spec = ClusterSpec { nodes: 3, stand_ins: true, ..ClusterSpec::default() };
+    let run = tribunal::owner::fresh_run();
+    let adapter = Arc::new(PaxosKv::new(program.clone(), vec![], run.clone(), &names));
+    let store = Store::create(folder.path(), "peers", "now").unwrap();
+    let around = Surroundings::new(adapter, names, store, 1, run, spec, plan.needs(), program).unwrap();
+    let cluster = Arc::new(netns::prepare(around).await.unwrap());
+    let schedule = nemesis::schedule(&plan, nemesis::Span::ms(5000), &mut rand::rng());
+    let clock = Arc::new(tribunal::clock::Clock::start());
+    let nemesis = Nemesis::new(cluster.clone(), clock, nemesis::LinkShape::default(), Arc::new(|_| {}));
+    let (stop, stopped) = tokio::sync::watch::channel(false);
+    let delays = async || {
+        let links = nemesis::inject::all_links(cluster.nodes());
+        let links: Vec<nemesis::Link> = links.into_iter().collect();
+        let sent = nemesis::inject::all(links.iter().map(|l| cluster.probe(l, 40)).collect()).await;
+        links.into_iter().zip(sent).map(|(l, p)| (l.to_string(), p.unwrap().mean_ns)).collect::<Vec<_>>()
+    };
+    let before = delays().await;
+    let run = tokio::spawn(async move { nemesis.run(&schedule, 0, stopped).await });
+    // The nemesis compares with trains of its own before and after it has begun.
+    tokio::time::sleep(Duration::from_millis(1800)).await;
+    let during = delays().await;
+    stop.send_replace(true);
+    let receipts = run.await.unwrap();
+    let left = cluster.tear_down().await;
+    assert_eq!(left, Vec::<String>::new());
+    assert_eq!(receipts[0].links, ["n1→n2", "n2→n1"]);
+    assert!(receipts[0].effect.seen, "{receipts:?}");
+    for ((link, before), (_, during)) in before.into_iter().zip(during) {
+        let added_ms = (during - before) / 1_000_000;
+        match link.as_str() {
+            "n1→n2" | "n2→n1" => assert!((55..200).contains(&added_ms), "{link}: {added_ms} ms"),
+            _ => assert!(added_ms < 25, "{link} is slower by {added_ms} ms and nobody asked for that"),
+        }
     }
 }
 

@@ -59,6 +59,7 @@ pub const PLANS: &[(&str, &str)] = &[
     ("everything", include_str!("../everything.yaml")),
     ("lossy", include_str!("../lossy.yaml")),
     ("netem", include_str!("../netem.yaml")),
+    ("rest", include_str!("../rest.yaml")),
     ("clock", include_str!("../clock.yaml")),
     ("disk", include_str!("../disk.yaml")),
     ("limits", include_str!("../limits.yaml")),
