@@ -40,7 +40,10 @@ fn everything_is_survived(on: &str) {
     for kind in ["clock-bump", "clock-strobe", "clock-drift"] {
         assert!(seen.contains(kind), "no {kind} was seen to bite and heal; only {seen:?}");
     }
-    assert!(results(folder.path())["operations"]["ok"].as_u64().unwrap() > 3000);
+    let operations = &results(folder.path())["operations"];
+    let count = |what: &str| operations[what].as_u64().unwrap();
+    // However fast the machine is.
+    assert!(count("ok") * 2 > count("asked"), "{operations}");
 }
 
 /// What no other plan does on real hosts: each step of the script is seen to bite and to heal. With `rot`, in place of the
@@ -82,9 +85,19 @@ fn clients_are_cut_off(on: &str) {
 
 fn bugs_are_caught(on: &str) {
     for bug in BUGS {
-        let folder = tempfile::tempdir().unwrap();
-        trial(folder.path(), 1, &["--bug", bug, "--on", on, "--time-limit", "60s", "--seed", "1"]);
-        assert_eq!(results(folder.path())["valid"], false);
+        // When operations meet depends on the machine: a seed that finds a bug here need not find it everywhere.
+        let caught = (1..=3).any(|seed: u32| {
+            let folder = tempfile::tempdir().unwrap();
+            let args = ["--bug", bug, "--on", on, "--time-limit", "60s", "--seed", &seed.to_string()];
+            let (code, stdout, stderr) = run(tribunal(folder.path()).arg("run").args(args));
+            println!("{}: exit code {code}", args.join(" "));
+            assert!(code <= 2, "{}\n{stdout}\n{stderr}", args.join(" "));
+            if code == 1 {
+                assert_eq!(results(folder.path())["valid"], false);
+            }
+            code == 1
+        });
+        assert!(caught, "{bug} was not caught on {on} with three seeds");
     }
 }
 

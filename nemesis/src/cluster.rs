@@ -88,7 +88,8 @@ pub struct LinkShape {
     pub cut: Cut,
     /// One-way delay.
     pub delay: Span,
-    /// Added to the delay: uniformly between zero and this. Order within a connection is kept.
+    /// Added to the delay: uniformly between zero and this. Proxies and packet queues keep the order within a connection;
+    /// netem lets packets overtake each other, unless there is a bandwidth, and TCP puts them in order again.
     pub jitter: Span,
     /// Probability that a chunk of bytes is lost together with its connection, which is reset. 0 to 1.
     pub reset_probability: f64,

@@ -75,7 +75,7 @@ pub struct Firewall {
     train: AtomicU64,
     abilities: BTreeMap<Capability, Result<(), String>>,
     /// The packet queue that stands in for netem, if it has to.
-    queue: Option<u16>,
+    queue: Option<StandIn>,
     /// How each node can tell the clients, if they are to be cut off.
     clients: Vec<Option<Clients>>,
     /// Links over which no train arrived although nothing was done to them: a stranger's firewall lets none through.
@@ -107,9 +107,43 @@ impl Wanted {
     }
 }
 
-/// What the report says when the packet queue is used.
-const STAND_IN: &str = "delay, jitter, duplication, reordering and corruption of packets: by a packet queue in user \
-                        space (NFQUEUE), because this kernel has no sch_netem";
+/// The packet queue, where it stands in for what a kernel lacks.
+struct StandIn {
+    number: u16,
+    /// Duplicates only: netem does the rest.
+    copies_only: bool,
+    /// What is lacking.
+    why: String,
+}
+
+impl StandIn {
+    /// The part of a shape that the queue has to do.
+    fn part(&self, shape: &LinkShape) -> LinkShape {
+        match self.copies_only {
+            true => LinkShape { duplicate: shape.duplicate, cut: shape.cut, ..LinkShape::default() },
+            false => *shape,
+        }
+    }
+
+    /// A shape without what netem does.
+    fn ruled(&self, shape: LinkShape) -> LinkShape {
+        let left = self.part(&shape);
+        let LinkShape { delay, jitter, reorder, corrupt, .. } = left;
+        LinkShape { delay, jitter, reorder, corrupt, ..shape }
+    }
+
+    /// What the report says.
+    fn words(&self) -> String {
+        let what = if self.copies_only {
+            "duplication of packets"
+        } else {
+            "delay, jitter, duplication, reordering and corruption of packets"
+        };
+        // What the kernel said and what to do about it stands behind the reason.
+        let why = self.why.split([';', '(']).next().unwrap_or(&self.why).trim();
+        format!("{what}: by a packet queue in user space (NFQUEUE), because {why}")
+    }
+}
 
 struct State {
     incoming: BTreeMap<NodeName, LinkShape>,
@@ -175,9 +209,15 @@ impl Firewall {
         for (i, spot) in self.spots.iter().enumerate() {
             let seed = seed.wrapping_add(i as u64);
             spot.agent.ask::<()>(Request::OpenQueue { number, seed }).await?;
-            self.states[i].lock().await.shaping.without_netem();
         }
-        self.queue = Some(number);
+        let reason = |c| self.abilities.get(&c).and_then(|r| r.as_ref().err().cloned());
+        let (netem, copies) = (reason(Capability::Delay), reason(Capability::Scramble));
+        for state in &self.states {
+            let shaping = &mut state.lock().await.shaping;
+            if netem.is_some() { shaping.without_netem() } else { shaping.without_copies() }
+        }
+        let copies_only = netem.is_none();
+        self.queue = Some(StandIn { number, copies_only, why: netem.or(copies).unwrap_or_default() });
         self.abilities.insert(Capability::Delay, Ok(()));
         self.abilities.insert(Capability::Scramble, Ok(()));
         Ok(())
@@ -234,13 +274,19 @@ impl Firewall {
             (peer.name.clone(), peer.address, shape)
         });
         let shaped: Vec<_> = shaped.collect();
-        if self.queue.is_some() {
+        if let Some(queue) = &self.queue {
             for (_, source, shape) in &shaped {
-                let shape = if shape.cut == Cut::Open { *shape } else { LinkShape::default() };
+                let shape = if shape.cut == Cut::Open { queue.part(shape) } else { LinkShape::default() };
                 self.spot(to).agent.ask::<()>(Request::Treat { source: *source, shape }).await?;
             }
         }
-        let mut rules = Rules::new(&self.chain, shaped, self.queue);
+        let mut rules = match &self.queue {
+            None => Rules::new(&self.chain, shaped, None),
+            Some(queue) => {
+                let ruled = shaped.into_iter().map(|(name, address, s)| (name, address, queue.ruled(s)));
+                Rules::new(&self.chain, ruled.collect(), Some(queue.number))
+            }
+        };
         if let Some(clients) = &self.clients[to] {
             let of = |name: &str| state.incoming.get(name).copied().unwrap_or_default();
             rules = rules.with_clients(clients.clone(), of(CLIENTS), of(ANSWERS));
@@ -310,7 +356,7 @@ impl Part for Firewall {
     }
 
     fn stand_ins(&self) -> Vec<String> {
-        self.queue.iter().map(|_| STAND_IN.to_owned()).collect()
+        self.queue.iter().map(StandIn::words).collect()
     }
 }
 
@@ -346,7 +392,7 @@ impl Network for Firewall {
         if self.clients[i].is_some() {
             make_chain(&agent, &rules::answers(&self.chain), "OUTPUT").await?;
         }
-        if let Some(number) = self.queue {
+        if let Some(StandIn { number, .. }) = self.queue {
             agent.ask::<()>(Request::OpenQueue { number, seed: i as u64 }).await?;
         }
         *self.agents[i].write().unwrap_or_else(|e| e.into_inner()) = agent;
@@ -468,4 +514,28 @@ async fn make_chain(agent: &Agent, chain: &str, from: &str) -> Result<(), String
     at_end(&["-F", chain]).await?;
     run(&["-I", from, "1", "-j", chain]).await?;
     at_end(&["-D", from, "-j", chain]).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nemesis::Span;
+
+    #[test]
+    fn the_queue_stands_in_for_what_is_lacking_and_says_so() {
+        let shape = LinkShape { duplicate: 0.2, delay: Span::ms(5), ..LinkShape::default() };
+        let why = "n1 has no `sch_netem` in its kernel (No such file); load the module".to_owned();
+        let all = StandIn { number: 7, copies_only: false, why };
+        assert_eq!((all.part(&shape), all.ruled(shape)), (shape, shape));
+        assert!(all.words().starts_with("delay, jitter"), "{}", all.words());
+        assert!(all.words().ends_with("because n1 has no `sch_netem` in its kernel"), "{}", all.words());
+        let why =
+            "n1 has no `xt_TEE` in its kernel, which duplicates packets (x); load the module".to_owned();
+        let copies = StandIn { number: 7, copies_only: true, why };
+        assert_eq!(copies.part(&shape), LinkShape { duplicate: 0.2, ..LinkShape::default() });
+        let lossy = LinkShape { loss: 0.5, ..shape };
+        assert_eq!(copies.ruled(lossy), LinkShape { loss: 0.5, duplicate: 0.2, ..LinkShape::default() });
+        assert!(copies.words().starts_with("duplication of packets: "), "{}", copies.words());
+        assert!(copies.words().contains("no `xt_TEE`"), "{}", copies.words());
+    }
 }

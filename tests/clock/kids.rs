@@ -10,8 +10,8 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 /// A child process; killed when dropped.
-pub struct Kid {
-    pub pid: i32,
+pub(crate) struct Kid {
+    pub(crate) pid: i32,
     child: Child,
     input: ChildStdin,
     output: BufReader<std::process::ChildStdout>,
@@ -19,19 +19,19 @@ pub struct Kid {
 
 impl Kid {
     /// Starts a child that plays `part`; its parent is this process.
-    pub fn start(part: &str) -> Kid {
+    pub(crate) fn start(part: &str) -> Kid {
         Kid::spawn(Command::new(std::env::current_exe().unwrap()).args(ARGS).env("CLOCK_CHILD", part))
     }
 
     /// The same with a shell in between, so that its parent is another process.
-    pub fn adopted(part: &str) -> Kid {
+    pub(crate) fn adopted(part: &str) -> Kid {
         let exe = std::env::current_exe().unwrap();
         let script = r#"exec 3<&0; "$0" "$@" <&3 & wait"#;
         Kid::spawn(Command::new("sh").args(["-c", script]).arg(exe).args(ARGS).env("CLOCK_CHILD", part))
     }
 
     /// Any program that prints its number first.
-    pub fn spawn(command: &mut Command) -> Kid {
+    pub(crate) fn spawn(command: &mut Command) -> Kid {
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let (input, output) = (child.stdin.take().unwrap(), BufReader::new(child.stdout.take().unwrap()));
         let mut kid = Kid { pid: 0, child, input, output };
@@ -40,7 +40,7 @@ impl Kid {
     }
 
     /// The next line that is meant for us (libtest prints some of its own).
-    pub fn line(&mut self) -> String {
+    pub(crate) fn line(&mut self) -> String {
         loop {
             let mut line = String::new();
             assert_ne!(self.output.read_line(&mut line).unwrap(), 0, "the child has died");
@@ -52,7 +52,7 @@ impl Kid {
     }
 
     /// Asks, and returns the numbers in the answer.
-    pub fn ask(&mut self, question: &str) -> Vec<i64> {
+    pub(crate) fn ask(&mut self, question: &str) -> Vec<i64> {
         writeln!(self.input, "{question}").unwrap();
         self.line()
             .split_whitespace()
@@ -60,13 +60,13 @@ impl Kid {
             .collect()
     }
 
-    pub fn ask_text(&mut self, question: &str) -> String {
+    pub(crate) fn ask_text(&mut self, question: &str) -> String {
         writeln!(self.input, "{question}").unwrap();
         self.line()
     }
 
     /// The bytes of its vDSO.
-    pub fn vdso(&self) -> Vec<u8> {
+    pub(crate) fn vdso(&self) -> Vec<u8> {
         use std::os::unix::fs::FileExt;
         let maps = std::fs::read_to_string(format!("/proc/{}/maps", self.pid)).unwrap();
         let line = maps.lines().find(|l| l.ends_with("[vdso]")).unwrap();
@@ -80,17 +80,17 @@ impl Kid {
         bytes
     }
 
-    pub fn signal(&self, signal: i32) {
+    pub(crate) fn signal(&self, signal: i32) {
         unsafe { libc::kill(self.pid, signal) };
     }
 
     /// The letter in /proc/PID/stat: R, S, T (stopped), t (traced), ...
-    pub fn state(&self) -> char {
+    pub(crate) fn state(&self) -> char {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid)).unwrap();
         stat.rsplit_once(") ").unwrap().1.chars().next().unwrap()
     }
 
-    pub fn child(&mut self) -> &mut Child {
+    pub(crate) fn child(&mut self) -> &mut Child {
         &mut self.child
     }
 }
@@ -106,7 +106,7 @@ impl Drop for Kid {
 const ARGS: [&str; 3] = ["--exact", "child", "--nocapture"];
 
 /// To be called by the test named `child`: plays the part that the environment names, if any.
-pub fn play() {
+pub(crate) fn play() {
     let Ok(part) = std::env::var("CLOCK_CHILD") else { return };
     println!("\npid {}", std::process::id());
     match part.as_str() {
@@ -123,14 +123,14 @@ pub fn play() {
     std::process::exit(0);
 }
 
-pub fn read(clock: libc::clockid_t) -> libc::timespec {
+pub(crate) fn read(clock: libc::clockid_t) -> libc::timespec {
     let mut ts = libc::timespec { tv_sec: 0, tv_nsec: -1 };
     assert_eq!(unsafe { libc::clock_gettime(clock, &raw mut ts) }, 0);
     assert!((0..1_000_000_000).contains(&ts.tv_nsec), "tv_nsec {}", ts.tv_nsec);
     ts
 }
 
-pub fn ns(clock: libc::clockid_t) -> i64 {
+pub(crate) fn ns(clock: libc::clockid_t) -> i64 {
     let ts = read(clock);
     ts.tv_sec * 1_000_000_000 + ts.tv_nsec
 }
@@ -254,12 +254,12 @@ extern "C" fn adder(_: i32, info: *mut libc::siginfo_t, _: *mut libc::c_void) {
 }
 
 /// The signal with which `queue` sends numbers.
-pub fn queue_signal() -> i32 {
+pub(crate) fn queue_signal() -> i32 {
     libc::SIGRTMIN() + 2
 }
 
 /// Sends a number along with a signal, as often as it takes.
-pub fn queue(pid: i32, number: u64) {
+pub(crate) fn queue(pid: i32, number: u64) {
     let value = libc::sigval { sival_ptr: number as usize as *mut libc::c_void };
     while unsafe { libc::sigqueue(pid, queue_signal(), value) } == -1 {
         std::thread::sleep(Duration::from_millis(1));

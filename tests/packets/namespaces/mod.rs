@@ -17,20 +17,20 @@ use std::time::Duration;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 /// The address whose packets are queued.
-pub const PEER: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
+pub(crate) const PEER: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
 /// Another address of the peer's.
-pub const OTHER: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 3);
+pub(crate) const OTHER: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 3);
 /// The address of the side with the queue.
-pub const LOCAL: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 2);
+pub(crate) const LOCAL: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 2);
 /// The number of the queue (each namespace has its own queues).
-pub const QUEUE: u16 = 7;
+pub(crate) const QUEUE: u16 = 7;
 
 /// Tests measure time: one after the other.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 static COUNT: AtomicU32 = AtomicU32::new(0);
 
 /// The pair of namespaces.
-pub struct Pair {
+pub(crate) struct Pair {
     peer: String,
     local: String,
     _turn: MutexGuard<'static, ()>,
@@ -38,7 +38,7 @@ pub struct Pair {
 
 impl Pair {
     /// Makes the pair, with the rule that queues what comes from [`PEER`].
-    pub fn new() -> Pair {
+    pub(crate) fn new() -> Pair {
         let turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
         let name = format!("lab-pk-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         let pair = Pair { peer: format!("{name}-p"), local: format!("{name}-l"), _turn: turn };
@@ -57,27 +57,27 @@ impl Pair {
     }
 
     /// Runs iptables on the side with the queue.
-    pub fn iptables(&self, arguments: &str) {
+    pub(crate) fn iptables(&self, arguments: &str) {
         run(&format!("ip netns exec {} iptables -w {arguments}", self.local));
     }
 
     /// Sets a sysctl (`name=value`) on the side with the queue.
-    pub fn sysctl(&self, setting: &str) {
+    pub(crate) fn sysctl(&self, setting: &str) {
         run(&format!("ip netns exec {} sysctl -q -w {setting}", self.local));
     }
 
     /// Does something in the peer's namespace.
-    pub fn in_peer<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+    pub(crate) fn in_peer<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
         inside(&self.peer, work)
     }
 
     /// Does something in the namespace with the queue.
-    pub fn in_local<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+    pub(crate) fn in_local<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
         inside(&self.local, work)
     }
 
     /// A socket of the peer's, connected to one on the side with the queue, with a large buffer there.
-    pub fn udp(&self) -> (UdpSocket, UdpSocket) {
+    pub(crate) fn udp(&self) -> (UdpSocket, UdpSocket) {
         let to = self.in_local(|| UdpSocket::bind((LOCAL, 0)).unwrap());
         rustix::net::sockopt::set_socket_recv_buffer_size_force(&to, 64 << 20).unwrap();
         to.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
@@ -87,7 +87,7 @@ impl Pair {
     }
 
     /// A counter of /proc/net/snmp on the side with the queue, for example `("Udp", "InCsumErrors")`.
-    pub fn counter(&self, protocol: &str, name: &str) -> u64 {
+    pub(crate) fn counter(&self, protocol: &str, name: &str) -> u64 {
         let text = self.in_local(|| std::fs::read_to_string("/proc/thread-self/net/snmp").unwrap());
         let prefix = format!("{protocol}: ");
         let mut lines = text.lines().filter_map(|line| line.strip_prefix(&prefix));
