@@ -120,12 +120,21 @@ pub enum Request {
         /// Nanoseconds; 0 sets it right.
         offset_ns: i64,
     },
-    /// By how many nanoseconds the wall clock of a process is off.
+    /// Sets the wall clocks of those of them that are off by something else.
+    KeepClock {
+        /// The process.
+        pid: i32,
+        /// Nanoseconds.
+        offset_ns: i64,
+    },
+    /// By how many nanoseconds the wall clocks of these processes are off: the one that is farthest from the wanted offset.
     ReadClock {
         /// The process.
         pid: i32,
+        /// Nanoseconds.
+        wanted_ns: i64,
     },
-    /// How many raw system calls a process makes in so many milliseconds to learn the time, which cannot be reached.
+    /// How many raw system calls these processes make in so many milliseconds to learn the time, which cannot be reached.
     RawClockCalls {
         /// The process.
         pid: i32,
@@ -296,6 +305,8 @@ impl Agent {
             Request::Hello => value(Ok(serde_json::json!({
                 "udp-port": self.probes.port(),
                 "version": env!("CARGO_PKG_VERSION"),
+                // From where it was logged in, as its host sees that.
+                "peer": std::env::var("SSH_CONNECTION").ok().as_deref().and_then(|c| c.split(' ').next()),
                 "uid": rustix::process::geteuid().as_raw(),
             }))),
             Request::Run { argv, input } => value(run::run(&argv, input.as_deref())),
@@ -340,12 +351,17 @@ impl Agent {
         let _guard = self.clock.lock().unwrap_or_else(|e| e.into_inner());
         match request {
             Request::SetClock { pid, offset_ns } => {
-                value(clock::set_offset(*pid, *offset_ns).map_err(|e| e.to_string()))
+                value(clock::set_tree(*pid, *offset_ns).map_err(|e| e.to_string()))
             }
-            Request::ReadClock { pid } => value(clock::measure(*pid).map_err(|e| e.to_string())),
+            Request::KeepClock { pid, offset_ns } => {
+                value(clock::keep_tree(*pid, *offset_ns).map_err(|e| e.to_string()))
+            }
+            Request::ReadClock { pid, wanted_ns } => {
+                value(clock::measure_tree(*pid, *wanted_ns).map_err(|e| e.to_string()))
+            }
             Request::RawClockCalls { pid, span_ms } => {
                 let span = std::time::Duration::from_millis(*span_ms);
-                value(clock::raw_calls(*pid, span).map_err(|e| e.to_string()))
+                value(clock::raw_calls_of_tree(*pid, span).map_err(|e| e.to_string()))
             }
             other => Err(format!("nobody serves {other:?}")),
         }

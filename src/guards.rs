@@ -226,7 +226,7 @@ mod tests {
         }
         events.sort_by_key(|e| e.0);
         let number = |(index, (_, event)): (usize, (u64, Event))| Event { index: index as u64, ..event };
-        let events = events.into_iter().enumerate().map(number).collect();
+        let events: Vec<_> = events.into_iter().enumerate().map(number).collect();
         History::new(Header::new("t", 0, "", vec![]), events).operations().unwrap()
     }
 

@@ -37,6 +37,11 @@ fn a_mistake_in_a_test_file_is_shown_where_it_stands() {
             "nemesis:\n  steps:\n    - {at: 1s, for: 1s, do: {fault: partition, shape: halfs}}\n",
         ),
         ("no-such-node", "nemesis:\n  steps:\n    - {at: 1s, for: 1s, do: {fault: kill, target: n9}}\n"),
+        (
+            "no-such-end",
+            "nemesis:\n  steps:\n    - {at: 1s, for: 1s, do: {fault: partition, cut: [n1>n2, client>n3]}}\n",
+        ),
+        ("no-link", "nemesis:\n  steps:\n    - {at: 1s, for: 1s, do: {fault: partition, cut: [n1-n2]}}\n"),
         ("unknown-bug", "cluster:\n  bug: ignore-acepted\n"),
         ("not-yaml", "name: [unclosed\n"),
         ("short-lease", "cluster:\n  heartbeat: 400ms\n"),

@@ -7,8 +7,15 @@ mod common;
 mod ssh_hosts;
 
 use common::{can, eventually, kinds_seen, results, run, tribunal};
-use std::{path::Path, time::Duration};
-use tribunal::machine;
+use nemesis::{Cluster, Nemesis, NodeName};
+use std::{path::Path, sync::Arc, time::Duration};
+use tribunal::{
+    adapter::paxos_kv_grpc::PaxosKv,
+    cluster::{Defendant, Surroundings, netns},
+    machine,
+    scenario::ClusterSpec,
+    store::Store,
+};
 
 /// Bugs that only these faults reveal: a power failure, a wrong clock, and cut links.
 const BUGS: [&str; 4] = ["promise-not-fsynced", "lease-on-wall-clock", "quorum-off-by-one", "lease-from-ack"];
@@ -33,14 +40,64 @@ fn everything_is_survived(on: &str) {
     for kind in ["clock-bump", "clock-strobe", "clock-drift"] {
         assert!(seen.contains(kind), "no {kind} was seen to bite and heal; only {seen:?}");
     }
-    assert!(results(folder.path())["operations"]["ok"].as_u64().unwrap() > 3000);
+    let operations = &results(folder.path())["operations"];
+    let count = |what: &str| operations[what].as_u64().unwrap();
+    // However fast the machine is.
+    assert!(count("ok") * 2 > count("asked"), "{operations}");
+}
+
+/// What no other plan does on real hosts: each step of the script is seen to bite and to heal. With `rot`, in place of the
+/// flipped bit.
+fn the_rest_is_survived(on: &str, rot: &str) {
+    let folder = tempfile::tempdir().unwrap();
+    let script = include_str!("../nemesis/rest.yaml");
+    assert!(script.contains("fault: bit-flip"));
+    std::fs::write(
+        folder.path().join("rest.yaml"),
+        script.replace("fault: bit-flip", &format!("fault: {rot}")),
+    )
+    .unwrap();
+    let args = ["register", "--on", on, "--nemesis", "./rest.yaml", "--time-limit", "25s", "--seed", "7"];
+    let report = trial(folder.path(), 0, &args);
+    for fault in results(folder.path())["faults"].as_array().unwrap() {
+        let seen = fault["effect"]["seen"] == true && fault["healed"]["seen"] == true;
+        assert!(seen, "{} was not seen to bite and heal:\n{report}\n{fault:#}", fault["fault"]);
+    }
+    let seen = kinds_seen(folder.path());
+    for kind in ["restart", "torn-write", "disk-full", "disk-error", "partition", "slow", rot] {
+        assert!(seen.contains(kind), "no {kind} was seen to bite and heal; only {seen:?}");
+    }
+}
+
+/// Clients cut off from nodes, both ways and one way, and links and groups that the plan names: each is seen to bite and to
+/// heal, and nobody takes the system for unhealthy meanwhile.
+fn clients_are_cut_off(on: &str) {
+    let folder = tempfile::tempdir().unwrap();
+    let args = ["register", "--on", on, "--nemesis", "clients", "--rate", "300"];
+    trial(folder.path(), 0, &[&args[..], &["--time-limit", "16s", "--seed", "3"]].concat());
+    let faults = results(folder.path())["faults"].as_array().unwrap().clone();
+    for kind in ["clients ", "clients-mute", "clients-deaf", "(reset)", "n1>n2", "clients n1 | n2"] {
+        let of_kind = |f: &&serde_json::Value| f["fault"].as_str().unwrap().contains(kind);
+        let seen = |f: &serde_json::Value| f["effect"]["seen"] == true && f["healed"]["seen"] == true;
+        assert!(faults.iter().filter(of_kind).any(seen), "no {kind} was seen to bite and heal: {faults:#?}");
+    }
 }
 
 fn bugs_are_caught(on: &str) {
     for bug in BUGS {
-        let folder = tempfile::tempdir().unwrap();
-        trial(folder.path(), 1, &["--bug", bug, "--on", on, "--time-limit", "60s", "--seed", "1"]);
-        assert_eq!(results(folder.path())["valid"], false);
+        // When operations meet depends on the machine: a seed that finds a bug here need not find it everywhere.
+        let caught = (1..=3).any(|seed: u32| {
+            let folder = tempfile::tempdir().unwrap();
+            let args = ["--bug", bug, "--on", on, "--time-limit", "60s", "--seed", &seed.to_string()];
+            let (code, stdout, stderr) = run(tribunal(folder.path()).arg("run").args(args));
+            println!("{}: exit code {code}", args.join(" "));
+            assert!(code <= 2, "{}\n{stdout}\n{stderr}", args.join(" "));
+            if code == 1 {
+                assert_eq!(results(folder.path())["valid"], false);
+            }
+            code == 1
+        });
+        assert!(caught, "{bug} was not caught on {on} with three seeds");
     }
 }
 
@@ -75,6 +132,86 @@ fn netns_catches_bugs_that_need_such_faults() {
     if can("netns", machine::namespaces().and(machine::fuse())) {
         bugs_are_caught("netns");
     }
+}
+
+#[test]
+fn netns_survives_the_rest() {
+    if can("netns", machine::namespaces().and(machine::fuse())) {
+        the_rest_is_survived("netns", "bit-flip");
+    }
+}
+
+#[test]
+fn docker_survives_the_rest() {
+    if can("docker", machine::docker().and(machine::fuse())) {
+        the_rest_is_survived("docker", "truncate");
+    }
+}
+
+/// `peers` makes one link slow, both ways, and leaves the others as they are.
+#[tokio::test(flavor = "multi_thread")]
+async fn one_link_is_slow_and_the_others_stay_fast() {
+    if !can("netns", machine::namespaces()) {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let plan = "steps: [{at: 100ms, for: 3s, do: {fault: slow, target: n1, peers: n2, link: {delay: 60ms}}}]";
+    let plan: nemesis::Plan = serde_yaml::from_str(plan).unwrap();
+    let names: Vec<NodeName> = ["n1", "n2", "n3"].map(NodeName::from).to_vec();
+    let program = std::path::PathBuf::from(env!("CARGO_BIN_EXE_tribunal"));
+    let spec = ClusterSpec { nodes: 3, stand_ins: true, ..ClusterSpec::default() };
+    let run = tribunal::owner::fresh_run();
+    let adapter = Arc::new(PaxosKv::new(program.clone(), vec![], run.clone(), &names));
+    let store = Store::create(folder.path(), "peers", "now").unwrap();
+    let around = Surroundings::new(adapter, names, store, 1, run, spec, plan.needs(), program).unwrap();
+    let cluster = Arc::new(netns::prepare(around).await.unwrap());
+    let schedule = nemesis::schedule(&plan, nemesis::Span::ms(5000), &mut rand::rng());
+    let clock = Arc::new(tribunal::clock::Clock::start());
+    let nemesis = Nemesis::new(cluster.clone(), clock, nemesis::LinkShape::default(), Arc::new(|_| {}));
+    let (stop, stopped) = tokio::sync::watch::channel(false);
+    let delays = async || {
+        let links = nemesis::inject::all_links(cluster.nodes());
+        let links: Vec<nemesis::Link> = links.into_iter().collect();
+        let sent = nemesis::inject::all(links.iter().map(|l| cluster.probe(l, 40)).collect()).await;
+        links.into_iter().zip(sent).map(|(l, p)| (l.to_string(), p.unwrap().mean_ns)).collect::<Vec<_>>()
+    };
+    let before = delays().await;
+    let run = tokio::spawn(async move { nemesis.run(&schedule, 0, stopped).await });
+    // The nemesis compares with trains of its own before and after it has begun.
+    tokio::time::sleep(Duration::from_millis(1800)).await;
+    let during = delays().await;
+    stop.send_replace(true);
+    let receipts = run.await.unwrap();
+    let left = cluster.tear_down().await;
+    assert_eq!(left, Vec::<String>::new());
+    assert_eq!(receipts[0].links, ["n1→n2", "n2→n1"]);
+    assert!(receipts[0].effect.seen, "{receipts:?}");
+    for ((link, before), (_, during)) in before.into_iter().zip(during) {
+        let added_ms = (during - before) / 1_000_000;
+        match link.as_str() {
+            "n1→n2" | "n2→n1" => assert!((55..200).contains(&added_ms), "{link}: {added_ms} ms"),
+            _ => assert!(added_ms < 25, "{link} is slower by {added_ms} ms and nobody asked for that"),
+        }
+    }
+}
+
+#[test]
+fn netns_cuts_off_clients() {
+    if can("netns", machine::namespaces()) {
+        clients_are_cut_off("netns");
+    }
+}
+
+#[test]
+fn docker_cuts_off_clients() {
+    if can("docker", machine::docker()) {
+        clients_are_cut_off("docker");
+    }
+}
+
+#[test]
+fn clients_of_processes_are_cut_off_by_proxies() {
+    clients_are_cut_off("process");
 }
 
 #[test]

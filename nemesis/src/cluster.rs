@@ -15,7 +15,7 @@ use std::{
 /// A node's name, such as `n1`. Unique within a cluster.
 pub type NodeName = Arc<str>;
 
-/// The way from one node to another; the way back is another link.
+/// The way from one node to another, or between the clients and a node; the way back is another link.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Link {
     /// Who sends.
@@ -28,6 +28,34 @@ impl Link {
     /// The link from one node to another.
     pub fn new(from: &NodeName, to: &NodeName) -> Self {
         Link { from: from.clone(), to: to.clone() }
+    }
+}
+
+/// As a plan names it: `n1>n2`.
+impl std::str::FromStr for Link {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        let ends = text.split_once(['>', '→']).map(|(from, to)| (from.trim(), to.trim()));
+        match ends {
+            Some((from, to)) if !from.is_empty() && !to.is_empty() && !to.contains(['>', '→']) => {
+                Ok(Link { from: from.into(), to: to.into() })
+            }
+            _ => Err(format!(
+                "`{text}` is no link; write who does not reach whom, such as n1>n2 or clients>n1"
+            )),
+        }
+    }
+}
+
+impl Serialize for Link {
+    fn serialize<S: serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        s.collect_str(&format_args!("{}>{}", self.from, self.to))
+    }
+}
+
+impl<'de> Deserialize<'de> for Link {
+    fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        String::deserialize(d)?.parse().map_err(serde::de::Error::custom)
     }
 }
 
@@ -60,7 +88,8 @@ pub struct LinkShape {
     pub cut: Cut,
     /// One-way delay.
     pub delay: Span,
-    /// Added to the delay: uniformly between zero and this. Order within a connection is kept.
+    /// Added to the delay: uniformly between zero and this. Proxies and packet queues keep the order within a connection;
+    /// netem lets packets overtake each other, unless there is a bandwidth, and TCP puts them in order again.
     pub jitter: Span,
     /// Probability that a chunk of bytes is lost together with its connection, which is reset. 0 to 1.
     pub reset_probability: f64,
@@ -237,14 +266,16 @@ fn is_none_mb(n: &u64) -> bool {
 }
 
 /// What a node was seen to use, and be refused, since it was last limited.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Usage {
     /// Periods in which it wanted more processor time than it was given.
     pub throttled: u64,
     /// Times that it ran into its memory limit.
     pub memory_hits: u64,
-    /// The memory limit in force, in bytes; 0 if none.
-    pub memory_limit: u64,
+    /// The processors that it is limited to, as the kernel says; 0 if there is no limit, nothing if that cannot be read.
+    pub cpus: Option<f64>,
+    /// The memory that it is limited to, in bytes; 0 if there is no limit, nothing if that cannot be read.
+    pub memory_limit: Option<u64>,
 }
 
 /// What was seen to pass a link since the run began.
@@ -275,6 +306,8 @@ pub enum NodeState {
     Paused,
     /// It ended; how, in words: `killed by signal 9`, `exit code 1`.
     Dead(String),
+    /// Nobody could be asked, and why. The node may run or not: it is not started again, and nothing is concluded from it.
+    Unknown(String),
 }
 
 /// Something that a cluster may or may not be able to do.
@@ -286,6 +319,8 @@ pub enum Capability {
     PowerFailure,
     /// Cut the links between nodes.
     Cut,
+    /// Cut the links between clients and nodes.
+    Clients,
     /// Delay what passes a link.
     Delay,
     /// Limit the bytes per second of a link.
@@ -314,6 +349,7 @@ impl Capability {
         (Capability::Processes, "kill, pause, restart"),
         (Capability::PowerFailure, "power failure, torn write"),
         (Capability::Cut, "partition, both ways and one way"),
+        (Capability::Clients, "partition between clients and nodes"),
         (Capability::Loss, "packet loss"),
         (Capability::Reset, "connection resets"),
         (Capability::Rate, "bandwidth"),
@@ -392,6 +428,10 @@ pub trait Cluster: Send + Sync {
     /// By how many nanoseconds a node's wall clock is off.
     async fn read_clock(&self, node: &NodeName) -> Result<i64, ClusterError> {
         Err(unsupported("read the clock of", node))
+    }
+    /// How often a node, watched for a moment, asks for the time in a way that no wrong clock reaches.
+    async fn raw_clock_calls(&self, _node: &NodeName) -> Result<u64, ClusterError> {
+        Ok(0)
     }
     /// Sets what goes wrong with a node's disk from now on.
     async fn trouble_disk(&self, node: &NodeName, _trouble: DiskTrouble) -> Result<(), ClusterError> {

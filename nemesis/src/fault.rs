@@ -3,6 +3,9 @@
 //! ```yaml
 //! - {fault: kill, target: leader}
 //! - {fault: partition, shape: isolate-leader}
+//! - {fault: partition, shape: clients, target: leader}
+//! - {fault: partition, cut: [n1>n2, n3>n1]}
+//! - {fault: partition, groups: [[n1, n2], [n3, n4, n5]]}
 //! - {fault: slow, target: one, link: {delay: 50ms, jitter: 20ms}}
 //! - {fault: slow, target: n1, peers: n2, link: {delay: 50ms}}
 //! - {fault: loss, target: all, link: {loss: 0.2}}
@@ -12,8 +15,8 @@
 //! ```
 
 use crate::{
-    cluster::{Capability, ClockChange, DiskTrouble, Limits, LinkShape},
-    grudge::Shape,
+    cluster::{Capability, ClockChange, DiskTrouble, Limits, Link, LinkShape, NodeName},
+    grudge::{self, CLIENTS, Shape},
     target::Target,
 };
 use serde::{Deserialize, Serialize};
@@ -97,7 +100,7 @@ impl FaultKind {
         (FaultKind::TornWrite, "a power failure that loses only some of the sectors that were not synced"),
         (
             FaultKind::Partition,
-            "cut links between nodes (shape: isolate-one, isolate-leader, leader-minority, ...)",
+            "cut links between nodes, or to clients (shape: isolate-one, ..., or cut: [n1>n2], or groups)",
         ),
         (FaultKind::Slow, "shape the target's links: delay, jitter, bytes-per-second, reset-probability"),
         (FaultKind::Loss, "the target's links lose packets (link: {loss: 0.2})"),
@@ -196,12 +199,18 @@ impl fmt::Display for FaultKind {
 pub struct Fault {
     /// What is done.
     pub fault: FaultKind,
-    /// To whom (everything but partition). Defaults to one node at random.
+    /// To whom (everything but a partition between nodes). Defaults to one node at random.
     #[serde(default)]
     pub target: Target,
     /// Which links are cut (partition).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shape: Option<Shape>,
+    /// These links are cut, `n1>n2` or `clients>n1`, instead of a shape's (partition).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub cut: Vec<Link>,
+    /// The links between nodes of different groups are cut, instead of a shape's (partition).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub groups: Vec<Vec<NodeName>>,
     /// Reset connections instead of holding their bytes (partition).
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub reset: bool,
@@ -239,6 +248,7 @@ impl Fault {
         needs.extend(match self.fault {
             FaultKind::Kill | FaultKind::Pause | FaultKind::Restart => Some(Capability::Processes),
             FaultKind::PowerFailure | FaultKind::TornWrite => Some(Capability::PowerFailure),
+            FaultKind::Partition if self.shape.is_some_and(Shape::of_clients) => Some(Capability::Clients),
             FaultKind::Partition => Some(Capability::Cut),
             // The link says.
             FaultKind::Slow
@@ -252,7 +262,13 @@ impl Fault {
             FaultKind::CpuLimit => Some(Capability::Cpu),
             FaultKind::MemoryLimit => Some(Capability::Memory),
         });
+        needs.extend(self.named_ends().any(|end| &**end == CLIENTS).then_some(Capability::Clients));
         needs
+    }
+
+    /// The nodes that `cut` and `groups` name, and perhaps the clients.
+    pub fn named_ends(&self) -> impl Iterator<Item = &NodeName> {
+        self.cut.iter().flat_map(|l| [&l.from, &l.to]).chain(self.groups.iter().flatten())
     }
 
     /// What does not fit together in this fault, if anything.
@@ -260,11 +276,23 @@ impl Fault {
         let kind = self.fault;
         let family = kind.family();
         if kind == FaultKind::Partition {
-            if self.shape.is_none() {
-                return Some(format!("a partition needs a `shape`: one of {}", Shape::names()));
+            let explicit = !self.cut.is_empty() || !self.groups.is_empty();
+            if self.shape.is_none() && !explicit {
+                return Some(format!(
+                    "a partition needs a `shape`, one of {}; or links to `cut`, or `groups`",
+                    Shape::names()
+                ));
             }
-            if self.target != Target::default() {
-                return Some("a partition takes a `shape`, not a `target`".to_owned());
+            if self.shape.is_some() && explicit {
+                return Some("a partition takes either a `shape` or links to `cut` and `groups`".to_owned());
+            }
+            if self.target != Target::default() && !self.shape.is_some_and(Shape::of_clients) {
+                return Some(
+                    "a partition takes a `shape`, not a `target` (those of clients take both)".to_owned(),
+                );
+            }
+            if let Some(mistake) = grudge::mistake(&self.cut, &self.groups) {
+                return Some(mistake);
             }
         } else if self.shape.is_some() {
             return Some(format!("`{kind}` takes a `target`, not a `shape`"));
@@ -274,6 +302,8 @@ impl Fault {
             ("link", self.link.is_some(), takes_link, "slow, loss, duplicate, reorder and corrupt"),
             ("peers", self.peers.is_some(), takes_link, "slow, loss, duplicate, reorder and corrupt"),
             ("reset", self.reset, kind == FaultKind::Partition, "partition"),
+            ("cut", !self.cut.is_empty(), kind == FaultKind::Partition, "partition"),
+            ("groups", !self.groups.is_empty(), kind == FaultKind::Partition, "partition"),
             ("clock", self.clock.is_some(), family == Family::Clock, "the clock faults"),
             ("disk", self.disk.is_some(), family == Family::Disk, "slow-disk and disk-full"),
             ("limit", self.limit.is_some(), family == Family::Limits, "cpu-limit and memory-limit"),
@@ -343,8 +373,17 @@ impl Fault {
 
     /// In words: `kill leader`, `partition isolate-one`.
     pub fn describe(&self) -> String {
+        let reset = if self.reset { " (reset)" } else { "" };
         match self.shape {
-            Some(shape) => format!("{} {}{}", self.fault, shape, if self.reset { " (reset)" } else { "" }),
+            Some(shape) if shape.of_clients() => format!("{} {shape} {}{reset}", self.fault, self.target),
+            Some(shape) => format!("{} {shape}{reset}", self.fault),
+            None if self.fault == FaultKind::Partition => {
+                let links = self.cut.iter().map(|l| format!("{}>{}", l.from, l.to)).collect::<Vec<_>>();
+                let sides = self.groups.iter().map(|g| g.join(" ")).collect::<Vec<_>>().join(" | ");
+                let parts = [links.join(" "), sides];
+                let parts = parts.iter().filter(|p| !p.is_empty()).map(String::as_str).collect::<Vec<_>>();
+                format!("{} {}{reset}", self.fault, parts.join(", "))
+            }
             None => match &self.peers {
                 Some(peers) => format!("{} {} to {peers}", self.fault, self.target),
                 None => format!("{} {}", self.fault, self.target),

@@ -9,7 +9,12 @@
 //! leader-deaf       nothing reaches the leader; it is still heard
 //! leader-mute       the leader is not heard; everything reaches it
 //! one-way           one random node is deaf or mute
+//! clients           no client reaches the target, nor the target a client
+//! clients-mute      what clients ask does not reach the target
+//! clients-deaf      what the target answers does not reach the clients: it does what it is asked, and nobody learns of it
 //! ```
+//! A plan can also name links (`cut: [n1>n2, clients>n3]`) or groups (`groups: [[n1, n2], [n3]]`) itself; see [`explicit`].
+//! The clients together are one end of a link there, [`CLIENTS`].
 //! The names are Jepsen's where it has one. Pure: randomness is an argument.
 
 use crate::cluster::{Link, NodeName};
@@ -17,7 +22,10 @@ use rand::{Rng, RngExt, seq::SliceRandom};
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeSet, fmt};
 
-/// The shape of a partition between nodes. Clients are never cut off by it.
+/// What the clients together are called where a link is named.
+pub const CLIENTS: &str = "clients";
+
+/// The shape of a partition. Those between nodes never cut off clients, those of clients no node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Shape {
@@ -43,6 +51,12 @@ pub enum Shape {
     LeaderMute,
     /// One random node is deaf or mute.
     OneWay,
+    /// The target and the clients hear nothing of each other.
+    Clients,
+    /// The target does not hear the clients.
+    ClientsMute,
+    /// The clients do not hear the target.
+    ClientsDeaf,
 }
 
 impl Shape {
@@ -59,11 +73,19 @@ impl Shape {
         Shape::LeaderDeaf,
         Shape::LeaderMute,
         Shape::OneWay,
+        Shape::Clients,
+        Shape::ClientsMute,
+        Shape::ClientsDeaf,
     ];
 
     /// The names, for messages.
     pub fn names() -> String {
         Shape::ALL.iter().map(Shape::to_string).collect::<Vec<_>>().join(", ")
+    }
+
+    /// Whether it is one between clients and nodes, which has a target.
+    pub fn of_clients(self) -> bool {
+        matches!(self, Shape::Clients | Shape::ClientsMute | Shape::ClientsDeaf)
     }
 
     /// Whether it depends on who leads.
@@ -93,11 +115,15 @@ impl fmt::Display for Shape {
             Shape::LeaderDeaf => "leader-deaf",
             Shape::LeaderMute => "leader-mute",
             Shape::OneWay => "one-way",
+            Shape::Clients => "clients",
+            Shape::ClientsMute => "clients-mute",
+            Shape::ClientsDeaf => "clients-deaf",
         })
     }
 }
 
-/// The links that a shape cuts. Without a known leader a random node stands in for it.
+/// The links that a shape cuts. Without a known leader a random node stands in for it, and a random node for the target of
+/// a shape that has one; see [`from_clients`].
 pub fn grudge(
     shape: Shape,
     nodes: &[NodeName],
@@ -132,7 +158,50 @@ pub fn grudge(
             let deaf = rng.random();
             one_way(&order, deaf)
         }
+        Shape::Clients | Shape::ClientsMute | Shape::ClientsDeaf => {
+            from_clients(shape, order.get(..1).unwrap_or_default())
+        }
     }
+}
+
+/// The links between these nodes and the clients that a shape cuts.
+pub fn from_clients(shape: Shape, targets: &[NodeName]) -> BTreeSet<Link> {
+    let clients = NodeName::from(CLIENTS);
+    let mut cut = BTreeSet::new();
+    for node in targets {
+        if shape != Shape::ClientsDeaf {
+            cut.insert(Link::new(&clients, node));
+        }
+        if shape != Shape::ClientsMute {
+            cut.insert(Link::new(node, &clients));
+        }
+    }
+    cut
+}
+
+/// The links that a plan names itself, and those between nodes of different groups. Nodes in no group keep all their
+/// links.
+pub fn explicit(cut: &[Link], groups: &[Vec<NodeName>]) -> BTreeSet<Link> {
+    let mut all: BTreeSet<Link> = cut.iter().cloned().collect();
+    for (i, group) in groups.iter().enumerate() {
+        all.extend(groups[i + 1..].iter().flat_map(|other| between(group, other)));
+    }
+    all
+}
+
+/// What is wrong with links and groups that a plan names itself, if anything.
+pub fn mistake(cut: &[Link], groups: &[Vec<NodeName>]) -> Option<String> {
+    if let Some(link) = cut.iter().find(|l| l.from == l.to) {
+        return Some(format!("there is no link from {} to itself", link.from));
+    }
+    if groups.len() == 1 || groups.iter().any(Vec::is_empty) {
+        return Some(
+            "`groups` are two at least, none of them empty: those of different groups are cut off".to_owned(),
+        );
+    }
+    let mut seen = BTreeSet::new();
+    let twice = groups.iter().flatten().find(|node| !seen.insert(*node));
+    twice.map(|node| format!("{node} is in more than one of the `groups`"))
 }
 
 fn split(order: &[NodeName], at: usize) -> BTreeSet<Link> {
@@ -172,14 +241,17 @@ pub fn bridge(nodes: &[NodeName], cut: &BTreeSet<Link>) -> Option<NodeName> {
     one.filter(|_| !cut.is_empty() && whole.next().is_none())
 }
 
-/// Whether some majority of the nodes can all hear each other although these links are cut.
+/// Whether some majority of the nodes can all hear each other although these links are cut, and clients can speak to one
+/// of them.
 pub fn majority_connected(nodes: &[NodeName], cut: &BTreeSet<Link>, down: &BTreeSet<NodeName>) -> bool {
     let need = nodes.len() / 2 + 1;
     let both =
         |a: &NodeName, b: &NodeName| !cut.contains(&Link::new(a, b)) && !cut.contains(&Link::new(b, a));
+    let clients = NodeName::from(CLIENTS);
     // A leader needs only to reach a majority itself: one hub is enough.
     nodes.iter().filter(|x| !down.contains(*x)).any(|hub| {
-        1 + nodes.iter().filter(|x| *x != hub && !down.contains(*x) && both(hub, x)).count() >= need
+        let near = || nodes.iter().filter(|x| !down.contains(*x) && (*x == hub || both(hub, x)));
+        near().count() >= need && near().any(|x| both(&clients, x))
     })
 }
 
@@ -225,6 +297,32 @@ mod tests {
             prop_assert_eq!(hears(leader, &all, &cut), n - 1);
             prop_assert!(cut.iter().all(|l| &l.from == leader));
         }
+    }
+
+    #[test]
+    fn links_and_groups_can_be_named() {
+        let link = |text: &str| text.parse::<Link>().unwrap();
+        let group = |names: &str| names.split(' ').map(NodeName::from).collect::<Vec<_>>();
+        let words = |cut: BTreeSet<Link>| cut.iter().map(Link::to_string).collect::<Vec<_>>().join(" ");
+        assert_eq!(words(explicit(&[link("n1>n2"), link("clients>n3")], &[])), "clients→n3 n1→n2");
+        let cut = explicit(&[link("n3>n1")], &[group("n1 n2"), group("n4")]);
+        assert_eq!(words(cut), "n1→n4 n2→n4 n3→n1 n4→n1 n4→n2");
+        assert!("n1-n2".parse::<Link>().is_err() && ">n2".parse::<Link>().is_err());
+        assert!(mistake(&[link("n1>n1")], &[]).unwrap().contains("to itself"));
+        assert!(mistake(&[], &[group("n1 n2"), group("n2")]).unwrap().contains("n2 is in more than one"));
+        assert!(mistake(&[], &[group("n1 n2")]).unwrap().contains("two at least"));
+    }
+
+    #[test]
+    fn clients_that_reach_no_node_of_the_majority_reach_no_majority() {
+        let (all, none) = (nodes(3), BTreeSet::new());
+        let one = from_clients(Shape::ClientsDeaf, &all[..1]);
+        assert!(majority_connected(&all, &one, &none), "two nodes can be asked");
+        assert!(!majority_connected(&all, &from_clients(Shape::ClientsMute, &all), &none));
+        // The two that clients reach are cut off from each other, the third is not reached.
+        let cut =
+            from_clients(Shape::Clients, &all[1..]).union(&between(&all[..1], &all[1..])).cloned().collect();
+        assert!(!majority_connected(&all, &cut, &none));
     }
 
     #[test]

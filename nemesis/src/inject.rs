@@ -13,11 +13,13 @@ mod disk;
 mod limits;
 mod network;
 mod process;
+#[cfg(test)]
+mod tests;
 
 use crate::{
     cluster::{Cluster, ClusterError, Cut, Link, LinkShape, LinkStats, NodeName, NodeState, Probe},
     fault::{Family, FaultKind},
-    grudge::{bridge, majority_connected},
+    grudge::{CLIENTS, bridge, majority_connected},
     receipt::{Effect, Receipt},
     schedule::{Schedule, Step},
     target::Target,
@@ -65,6 +67,8 @@ pub struct Nemesis {
     timeline: Arc<dyn Timeline>,
     sink: Sink,
     base: LinkShape,
+    /// Probes of links that nothing was done to yet.
+    calm: Arc<Mutex<BTreeMap<Link, Probe>>>,
     held: Arc<Mutex<BTreeMap<(NodeName, Grip), Held>>>,
     links: Arc<tokio::sync::Mutex<BTreeMap<usize, BTreeMap<Link, LinkShape>>>>,
 }
@@ -92,7 +96,8 @@ const HEAL_LIMIT: u64 = 10_000 * MS;
 impl Nemesis {
     /// A nemesis for a cluster whose links all have the shape `base` while nothing is done to them.
     pub fn new(cluster: Arc<dyn Cluster>, timeline: Arc<dyn Timeline>, base: LinkShape, sink: Sink) -> Self {
-        Nemesis { cluster, timeline, sink, base, held: Arc::default(), links: Arc::default() }
+        let (calm, held, links) = (Arc::default(), Arc::default(), Arc::default());
+        Nemesis { cluster, timeline, sink, base, calm, held, links }
     }
 
     /// Gives every link its base shape. Returns by how much that slowed packets down on average, in nanoseconds, if a
@@ -119,10 +124,21 @@ impl Nemesis {
         all_links(self.cluster.nodes()).into_iter().map(|link| (link, shape)).collect()
     }
 
+    /// What a link does while nothing is done to it.
+    fn base_of(&self, link: &Link) -> LinkShape {
+        if of_clients(link) { LinkShape::default() } else { self.base }
+    }
+
     /// Carries out the schedule, whose times count from `origin` (nanoseconds of the timeline). When `stop` becomes
     /// true, faults in force are healed at once and the others never start. Receipts come in the order of steps; a step
     /// that never started has none.
     pub async fn run(&self, schedule: &Schedule, origin: u64, stop: watch::Receiver<bool>) -> Vec<Receipt> {
+        // What slowed links down must be seen to be gone: that needs something to compare with.
+        if schedule.steps.iter().any(|step| step.fault.fault == FaultKind::Slow) {
+            let links = all_links(self.cluster.nodes());
+            let calm = self.probe_all(links.iter().collect()).await;
+            *self.calm.lock().unwrap_or_else(|e| e.into_inner()) = calm;
+        }
         let mut tasks = JoinSet::new();
         for step in schedule.steps.clone() {
             let (me, stop) = (self.clone(), stop.clone());
@@ -138,10 +154,17 @@ impl Nemesis {
     pub async fn heal_everything(&self) -> Vec<ClusterError> {
         let mut errors = Vec::new();
         let can = |c| self.cluster.supports(c).is_ok();
-        use crate::Capability::{Clock, Cpu, Cut, Disk, Memory, Processes};
+        use crate::Capability::{Clients, Clock, Cpu, Cut, Disk, Memory, Processes};
         let touched = !std::mem::take(&mut *self.links.lock().await).is_empty();
+        let mut open = BTreeMap::new();
         if touched || can(Cut) {
-            errors.extend(self.cluster.shape(&self.everywhere(self.base)).await.err());
+            open = self.everywhere(self.base);
+        }
+        if can(Clients) {
+            open.extend(client_links(self.cluster.nodes()).into_iter().map(|l| (l, LinkShape::default())));
+        }
+        if !open.is_empty() {
+            errors.extend(self.cluster.shape(&open).await.err());
         }
         let held: Vec<(NodeName, Grip)> = self.lock_held().keys().cloned().collect();
         for (node, grip) in held {
@@ -164,6 +187,10 @@ impl Nemesis {
                 NodeState::Paused => errors.extend(self.cluster.resume(node).await.err()),
                 NodeState::Dead(_) if can(Processes) => errors.extend(self.cluster.start(node).await.err()),
                 NodeState::Dead(_) => {}
+                // It may be alive: nothing is started that could be there twice.
+                NodeState::Unknown(why) => {
+                    errors.push(ClusterError { what: "look at", node: node.to_string(), why });
+                }
             }
             self.cluster.excuse(node, false);
         }
@@ -334,16 +361,16 @@ impl Nemesis {
         stop: &mut watch::Receiver<bool>,
     ) -> Effect {
         let limit = self.timeline.now() + HEAL_LIMIT;
-        let before = self.stats(&run.links).await;
+        let mut before = self.stats(&run.links).await;
         run.note_disks(&*self.cluster).await;
+        run.still_in_force = false;
         loop {
-            run.still_in_force = false;
             let seen = match step.fault.fault.family() {
-                Family::Network => self.network_healed(step, run, &before).await,
+                Family::Network => self.network_healed(step, run, &mut before).await,
                 Family::Clock => self.clock_healed(run).await,
-                Family::Process | Family::Disk | Family::Damage | Family::Limits => {
-                    self.answers_again(run).await
-                }
+                Family::Process | Family::Damage => self.answers_again(run).await,
+                Family::Disk => self.disk_healed(run).await,
+                Family::Limits => self.limits_lifted(run).await,
             };
             let missing = match seen {
                 Ok(effect) => return effect,
@@ -363,21 +390,17 @@ impl Nemesis {
     /// `Ok` when there is nothing more to wait for, otherwise what is missing.
     async fn answers_again(&self, run: &Running) -> Result<Effect, String> {
         let mut silent = Vec::new();
+        let cut = self.cut_links().await;
         for node in &run.targets {
             if !self.cluster.answers(node).await {
                 silent.push(node.to_string());
             }
         }
         if silent.is_empty() {
-            for (node, before) in &run.disks {
-                let now = self.cluster.disk_stats(node).await;
-                if (now.delayed_syncs, now.errors, now.refused_full)
-                    > (before.delayed_syncs, before.errors, before.refused_full)
-                {
-                    return Err(format!("the disk of {node} still fails or keeps what it is asked"));
-                }
-            }
             return Ok(Effect::seen("answers again"));
+        }
+        if cut.iter().any(|l| of_clients(l) && silent.iter().any(|x| **x == *l.from || **x == *l.to)) {
+            return Ok(Effect::missing("not observed: another fault cuts it off from its clients"));
         }
         // Somebody else may have taken the node down meanwhile: then there is nothing to wait for.
         if run.targets.iter().any(|x| self.lock_held().contains_key(&(x.clone(), Grip::Node))) {
@@ -497,6 +520,17 @@ impl Running {
             Effect::missing(missing.join(", "))
         };
     }
+}
+
+/// Whether a link is one between the clients and a node.
+fn of_clients(link: &Link) -> bool {
+    &*link.from == CLIENTS || &*link.to == CLIENTS
+}
+
+/// Every link between the clients and a node, both ways.
+fn client_links(nodes: &[NodeName]) -> BTreeSet<Link> {
+    let clients = NodeName::from(CLIENTS);
+    nodes.iter().flat_map(|node| [Link::new(&clients, node), Link::new(node, &clients)]).collect()
 }
 
 /// Every directed link between different nodes.

@@ -16,8 +16,9 @@
 //! A lane deals its faults from a shuffled bag, so that a run that is long enough sees every one of them.
 
 use crate::{
-    cluster::{Capability, Cluster, LinkShape},
+    cluster::{Capability, Cluster, LinkShape, NodeName},
     fault::{Family, Fault, FaultKind},
+    grudge::CLIENTS,
     span::{Range, Span},
     target::Target,
 };
@@ -130,9 +131,16 @@ impl Plan {
             if let Some(mistake) = fault.mistake() {
                 return Err(PlanError(format!("in `{}`: {mistake}", fault.describe())));
             }
+            if let Some(bad) = fault.named_ends().find(|x| !named(nodes, x) && &***x != CLIENTS) {
+                return Err(PlanError(format!(
+                    "there is no node `{bad}`, which `{}` names; the nodes are {}, and `{CLIENTS}` are the clients",
+                    fault.describe(),
+                    nodes.join(", ")
+                )));
+            }
             for target in [Some(&fault.target), fault.peers.as_ref()].into_iter().flatten() {
                 let Target::Named(names) = target else { continue };
-                if let Some(bad) = names.iter().find(|x| !nodes.iter().any(|n| n.as_str() == &***x)) {
+                if let Some(bad) = names.iter().find(|x| !named(nodes, x)) {
                     return Err(PlanError(format!(
                         "in `{}`: there is no node {bad}; the nodes are {}",
                         fault.describe(),
@@ -163,4 +171,8 @@ impl Plan {
         }
         Ok(())
     }
+}
+
+fn named(nodes: &[String], node: &NodeName) -> bool {
+    nodes.iter().any(|n| n.as_str() == &**node)
 }

@@ -6,10 +6,18 @@
 //!                                                   time limit, everything healed before it
 //! ```
 
-use crate::{cluster::NodeName, fault::Fault, grudge::grudge, plan::Plan, span::Span, target::Target};
+use crate::{
+    cluster::{Link, NodeName},
+    fault::{Fault, FaultKind},
+    grudge::{CLIENTS, explicit, from_clients, grudge},
+    plan::Plan,
+    span::Span,
+    target::Target,
+};
 use rand::{Rng, RngExt, SeedableRng, seq::SliceRandom};
 use rand_chacha::ChaCha8Rng;
 use serde::Serialize;
+use std::collections::BTreeSet;
 
 /// One fault with its time.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -85,23 +93,33 @@ pub fn schedule(plan: &Plan, limit: Span, rng: &mut impl Rng) -> Schedule {
 impl Step {
     /// What the step will do, as far as it is known before it fires: targets that depend on the leader stay open.
     pub fn preview(&self, nodes: &[NodeName]) -> String {
-        let mut rng = self.rng();
         let leader_matters = match self.fault.shape {
-            Some(shape) => shape.needs_leader(),
-            None => matches!(self.fault.target, Target::Leader | Target::Follower | Target::Bridge),
+            Some(shape) if !shape.of_clients() => shape.needs_leader(),
+            _ => matches!(self.fault.target, Target::Leader | Target::Follower | Target::Bridge),
         };
         if leader_matters {
             return format!("{} (chosen when it fires)", self.fault.describe());
         }
-        match self.fault.shape {
-            Some(shape) => {
-                let cut = grudge(shape, nodes, None, &mut rng);
-                format!("{}: {}", self.fault.describe(), sides(nodes, &cut))
+        match self.fault.fault {
+            FaultKind::Partition => {
+                format!("{}: {}", self.fault.describe(), sides(nodes, &self.cut(nodes, None)))
             }
-            None => {
-                let targets = self.fault.target.resolve(nodes, None, &mut rng);
+            _ => {
+                let targets = self.fault.target.resolve(nodes, None, &mut self.rng());
                 format!("{}: {}", self.fault.describe(), targets.join(" "))
             }
+        }
+    }
+
+    /// The links that a partition cuts. `special` is the leader, or whoever else its target asks for.
+    pub fn cut(&self, nodes: &[NodeName], special: Option<&NodeName>) -> BTreeSet<Link> {
+        let mut rng = self.rng();
+        match self.fault.shape {
+            Some(shape) if shape.of_clients() => {
+                from_clients(shape, &self.fault.target.resolve(nodes, special, &mut rng))
+            }
+            Some(shape) => grudge(shape, nodes, special, &mut rng),
+            None => explicit(&self.fault.cut, &self.fault.groups),
         }
     }
 
@@ -112,8 +130,7 @@ impl Step {
 }
 
 /// A set of cut links as people read it: `n1 | n2 n3 n4 n5` for two sides, otherwise the links.
-pub fn sides(nodes: &[NodeName], cut: &std::collections::BTreeSet<crate::Link>) -> String {
-    use crate::Link;
+pub fn sides(nodes: &[NodeName], cut: &BTreeSet<Link>) -> String {
     let silent =
         |a: &NodeName, b: &NodeName| cut.contains(&Link::new(a, b)) && cut.contains(&Link::new(b, a));
     let Some(first) = nodes.first() else { return String::new() };
@@ -124,6 +141,11 @@ pub fn sides(nodes: &[NodeName], cut: &std::collections::BTreeSet<crate::Link>) 
     let names = |side: Vec<&NodeName>| side.iter().map(|x| x.to_string()).collect::<Vec<_>>().join(" ");
     if two_sides {
         return format!("{} | {}", names(left), names(right));
+    }
+    let clients = NodeName::from(CLIENTS);
+    let alone: Vec<_> = nodes.iter().filter(|x| silent(&clients, x)).collect();
+    if !alone.is_empty() && cut.len() == 2 * alone.len() {
+        return format!("{CLIENTS} | {}", names(alone));
     }
     cut.iter().map(Link::to_string).collect::<Vec<_>>().join(" ")
 }

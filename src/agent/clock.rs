@@ -30,7 +30,7 @@
 //!
 //! For Linux on x86-64; elsewhere each function returns [`ClockError::Platform`].
 //!
-//! Parts: `vdso` (the image and the patch, pure), `tracee` (stopping and stepping threads), `probe`
+//! Parts: `tree` (a program with all that it has started), `vdso` (the image and the patch, pure), `tracee` (stopping and stepping threads), `probe`
 //! (the measurement), `patch` (puts these together), `raw` (finds unreachable programs), `proc`
 //! and `sys` (`/proc` and system calls).
 
@@ -47,7 +47,32 @@ mod sys;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod tracee;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+mod tree;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod vdso;
+
+/// Everywhere else: nothing can be reached.
+#[cfg(not(all(target_os = "linux", target_arch = "x86_64")))]
+mod tree {
+    use super::ClockError;
+    use std::time::Duration;
+
+    pub fn set(_: i32, _: i64) -> Result<i64, ClockError> {
+        Err(ClockError::Platform)
+    }
+
+    pub fn measure(_: i32, _: i64) -> Result<i64, ClockError> {
+        Err(ClockError::Platform)
+    }
+
+    pub fn keep(_: i32, _: i64) -> Result<u32, ClockError> {
+        Err(ClockError::Platform)
+    }
+
+    pub fn raw_calls(_: i32, _: Duration) -> Result<u64, ClockError> {
+        Err(ClockError::Platform)
+    }
+}
 
 /// Everywhere else: nothing can be reached.
 #[cfg(not(all(target_os = "linux", target_arch = "x86_64")))]
@@ -185,6 +210,40 @@ pub fn set_offset(pid: i32, offset_ns: i64) -> Result<i64, ClockError> {
 /// [`ClockError::Unread`] if the clock could not be read.
 pub fn measure(pid: i32) -> Result<i64, ClockError> {
     patch::measure(pid)
+}
+
+/// [`set_offset`] for a process, its living descendants and the members of its process group: whichever of them is the
+/// server. Returns the measured offset that is farthest from the wanted one. Descendants that end meanwhile do not count.
+///
+/// # Errors
+/// Those of [`set_offset`], the first of any of them; the others may have been set.
+pub fn set_tree(pid: i32, offset_ns: i64) -> Result<i64, ClockError> {
+    tree::set(pid, offset_ns)
+}
+
+/// [`measure`] for the same processes: the offset that is farthest from the wanted one.
+///
+/// # Errors
+/// Those of [`measure`].
+pub fn measure_tree(pid: i32, wanted_ns: i64) -> Result<i64, ClockError> {
+    tree::measure(pid, wanted_ns)
+}
+
+/// Sets the offset of those of them that have another one, because they were started or have executed a program since. The
+/// others are not stopped. Returns how many that were.
+///
+/// # Errors
+/// Those of [`set_offset`].
+pub fn keep_tree(pid: i32, offset_ns: i64) -> Result<u32, ClockError> {
+    tree::keep(pid, offset_ns)
+}
+
+/// [`raw_calls`] of all of them together, each watched for `span` in turn.
+///
+/// # Errors
+/// Those of [`raw_calls`].
+pub fn raw_calls_of_tree(pid: i32, span: Duration) -> Result<u64, ClockError> {
+    tree::raw_calls(pid, span)
 }
 
 /// Watches for `span` which threads ask the kernel for the wall clock by raw system calls

@@ -7,7 +7,7 @@ use crate::{
             OWNER, RUN,
             engine::{self, docker},
         },
-        firewall::shaping,
+        firewall::{rules, shaping},
     },
     machine,
     owner::{self, Owner, is_run},
@@ -151,7 +151,12 @@ impl Found {
             self.unseen.push("the firewall was not looked at, which needs root".to_owned());
             return;
         }
-        for (table, parent, suffix) in [("filter", "INPUT", ""), ("mangle", "OUTPUT", shaping::COPIES)] {
+        let chains = [
+            ("filter", "INPUT", ""),
+            ("filter", "OUTPUT", rules::ANSWERS_SUFFIX),
+            ("mangle", "OUTPUT", shaping::COPIES),
+        ];
+        for (table, parent, suffix) in chains {
             let mut list = std::process::Command::new("iptables");
             match machine::quiet(list.args(["-w", "10", "-t", table, "-S"])) {
                 Ok(text) => {

@@ -37,13 +37,25 @@ pub struct Parts {
 /// A cluster made of parts.
 pub struct Assembly {
     names: Vec<NodeName>,
+    /// The nodes as clients reach them, where that is not how they are.
+    faces: Option<Vec<Node>>,
     p: Parts,
 }
 
 impl Assembly {
     /// Nothing is started yet.
     pub fn new(parts: Parts) -> Self {
-        Assembly { names: parts.members.iter().map(|m| m.name.clone()).collect(), p: parts }
+        Assembly { names: parts.members.iter().map(|m| m.name.clone()).collect(), faces: None, p: parts }
+    }
+
+    /// Clients reach the nodes at other addresses than their own, so that they can be cut off.
+    pub fn with_faces(self, faces: Vec<Node>) -> Self {
+        Assembly { faces: Some(faces), ..self }
+    }
+
+    /// The nodes as clients reach them.
+    fn faces(&self) -> &[Node] {
+        self.faces.as_deref().unwrap_or(&self.p.members)
     }
 
     fn index(&self, what: &'static str, node: &NodeName) -> Result<usize, ClusterError> {
@@ -122,7 +134,7 @@ impl Cluster for Assembly {
     async fn state(&self, node: &NodeName) -> NodeState {
         match self.index("look at", node) {
             Ok(i) => self.p.processes.state(i).await,
-            Err(e) => NodeState::Dead(e.why),
+            Err(e) => NodeState::Unknown(e.why),
         }
     }
 
@@ -132,7 +144,7 @@ impl Cluster for Assembly {
 
     async fn answers(&self, node: &NodeName) -> bool {
         let Ok(i) = self.index("ask", node) else { return false };
-        let ready = self.p.adapter.ready(&self.p.members[i]);
+        let ready = self.p.adapter.ready(&self.faces()[i]);
         tokio::time::timeout(Duration::from_millis(400), ready).await.is_ok_and(|r| r.is_ok())
     }
 
@@ -203,6 +215,13 @@ impl Cluster for Assembly {
         on("read the clock of", node, self.p.clocks.read(i, pid).await)
     }
 
+    async fn raw_clock_calls(&self, node: &NodeName) -> Result<u64, ClusterError> {
+        const WHAT: &str = "watch the clock of";
+        let i = self.index(WHAT, node)?;
+        let pid = on(WHAT, node, self.pid(i).await)?;
+        on(WHAT, node, self.p.clocks.raw_calls(i, pid).await)
+    }
+
     async fn trouble_disk(&self, node: &NodeName, trouble: DiskTrouble) -> Result<(), ClusterError> {
         on("trouble the disk of", node, self.p.disks.trouble(self.index("disk", node)?, trouble).await)
     }
@@ -237,7 +256,7 @@ impl Cluster for Assembly {
 #[async_trait]
 impl Defendant for Assembly {
     fn members(&self) -> &[Node] {
-        &self.p.members
+        self.faces()
     }
 
     async fn set_up(&self) -> Result<()> {

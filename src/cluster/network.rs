@@ -27,6 +27,8 @@ impl Part for Net {
     fn supports(&self, capability: Capability) -> Option<Result<(), String>> {
         match capability {
             Capability::Cut | Capability::Delay | Capability::Rate | Capability::Reset => Some(Ok(())),
+            Capability::Clients if self.has_clients() => Some(Ok(())),
+            Capability::Clients => Some(Err("the clients' links were not prepared for faults".to_owned())),
             Capability::Loss | Capability::Scramble => Some(Err(
                 "its links are TCP proxies, which lose, duplicate, reorder and corrupt no packets (but can reset \
                  connections: `reset-probability`); `--on netns` and `--on docker` can"

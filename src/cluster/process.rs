@@ -3,6 +3,7 @@
 //!
 //! ```text
 //! n1 ═ process group ─ data/n1, nodes/n1.log        n1→n2 ═ proxy ═ peer port of n2
+//!                                                   clients→n1 ═ proxy ═ other ports of n1, if the plan cuts off clients
 //! ```
 //! Linux and macOS.
 
@@ -20,7 +21,7 @@ use crate::{
 };
 use anyhow::{Context, Result, bail};
 use async_trait::async_trait;
-use nemesis::Link;
+use nemesis::{Capability, Link};
 use std::{
     collections::BTreeMap,
     net::{Ipv4Addr, SocketAddr},
@@ -59,7 +60,17 @@ pub async fn prepare(around: Surroundings) -> Result<Assembly> {
             targets.insert(Link::new(from, to), own[peer_port]);
         }
     }
-    let net = Net::open(&targets, *seed).await?;
+    let mut net = Net::open(&targets, *seed).await?;
+    let mut doors = Vec::new();
+    if around.needs.contains(&Capability::Clients) {
+        for (name, own) in names.iter().zip(&ports) {
+            let mut faces = own.clone();
+            for (kind, port) in faces.iter_mut().filter(|(kind, _)| **kind != peer_port || kinds.len() == 1) {
+                *port = net.open_for_clients(name, *port).await.with_context(|| format!("port `{kind}`"))?;
+            }
+            doors.push(faces);
+        }
+    }
     let disks = around.local_disks().await?;
     let clocks = around.local_clocks().await?;
     let mut members = Vec::new();
@@ -74,7 +85,8 @@ pub async fn prepare(around: Surroundings) -> Result<Assembly> {
     }
     let place =
         |name: &nemesis::NodeName| Place { name: name.clone(), log: store.node_log(name), prefix: vec![] };
-    Ok(Assembly::new(Parts {
+    let faces = members.iter().zip(doors).map(|(m, ports)| Node { ports, ..m.clone() }).collect::<Vec<_>>();
+    let assembly = Assembly::new(Parts {
         adapter: adapter.clone(),
         members,
         logs: names.iter().map(|n| store.node_log(n)).collect(),
@@ -87,7 +99,8 @@ pub async fn prepare(around: Surroundings) -> Result<Assembly> {
             _claims: claims,
             _record: around.record,
         }),
-    }))
+    });
+    Ok(if faces.is_empty() { assembly } else { assembly.with_faces(faces) })
 }
 
 /// What goes last: the ports, and the agent, if the plan needed one.

@@ -8,11 +8,13 @@
 //! does over a network that drops packets; the end of a connection waits in the same line. Delay, jitter, bandwidth and
 //! loss of connections apply to each chunk of bytes; order within a connection is kept.
 //!
+//! Clients get such a proxy to each port of a node if the plan cuts them off ([`Net::open_for_clients`]), and only then.
+//!
 //! Not a packet network: there is no reordering or loss within a connection, because TCP would repair it.
 
 use super::timer;
 use anyhow::{Context, Result};
-use nemesis::{Cut, Link, LinkShape, LinkStats};
+use nemesis::{Cut, Link, LinkShape, LinkStats, NodeName, grudge::CLIENTS};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use std::{
@@ -78,7 +80,7 @@ impl LinkState {
 pub struct Net {
     links: BTreeMap<Link, Arc<LinkState>>,
     addresses: BTreeMap<Link, SocketAddr>,
-    _tasks: JoinSet<()>,
+    tasks: JoinSet<()>,
 }
 
 impl Net {
@@ -86,24 +88,45 @@ impl Net {
     pub async fn open(targets: &BTreeMap<Link, SocketAddr>, seed: u64) -> Result<Net> {
         let links: BTreeMap<Link, Arc<LinkState>> =
             targets.keys().map(|l| (l.clone(), Arc::new(LinkState::new()))).collect();
-        let mut addresses = BTreeMap::new();
-        let mut tasks = JoinSet::new();
+        let mut net = Net { links, addresses: BTreeMap::new(), tasks: JoinSet::new() };
         for (i, (link, &target)) in targets.iter().enumerate() {
-            let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
-                .await
-                .with_context(|| format!("cannot open a proxy for the link {link}"))?;
-            addresses.insert(link.clone(), listener.local_addr()?);
-            let back = Link::new(&link.to, &link.from);
-            let door = Door {
-                forth: links[link].clone(),
-                // A link whose way back is no link of its own (a probe's) is never cut there.
-                back: links.get(&back).cloned().unwrap_or_else(|| Arc::new(LinkState::new())),
-                target,
-                seed: seed.wrapping_add(i as u64),
-            };
-            tasks.spawn(door.accept(listener));
+            let address = net.door(link, target, seed.wrapping_add(i as u64)).await?;
+            net.addresses.insert(link.clone(), address);
         }
-        Ok(Net { links, addresses, _tasks: tasks })
+        Ok(net)
+    }
+
+    /// Opens a proxy between the clients and one port of a node, and returns where the clients must connect.
+    pub async fn open_for_clients(&mut self, node: &NodeName, port: SocketAddr) -> Result<SocketAddr> {
+        let clients = NodeName::from(CLIENTS);
+        let there = Link::new(&clients, node);
+        for link in [there.clone(), Link::new(node, &clients)] {
+            self.links.entry(link).or_insert_with(|| Arc::new(LinkState::new()));
+        }
+        // Nothing is drawn: these links are cut or open.
+        self.door(&there, port, 0).await
+    }
+
+    /// Whether clients have links that can be cut.
+    pub fn has_clients(&self) -> bool {
+        self.links.keys().any(|link| &*link.from == CLIENTS)
+    }
+
+    async fn door(&mut self, link: &Link, target: SocketAddr, seed: u64) -> Result<SocketAddr> {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
+            .await
+            .with_context(|| format!("cannot open a proxy for the link {link}"))?;
+        let address = listener.local_addr()?;
+        let back = Link::new(&link.to, &link.from);
+        let door = Door {
+            forth: self.links[link].clone(),
+            // A link whose way back is no link of its own (a probe's) is never cut there.
+            back: self.links.get(&back).cloned().unwrap_or_else(|| Arc::new(LinkState::new())),
+            target,
+            seed,
+        };
+        self.tasks.spawn(door.accept(listener));
+        Ok(address)
     }
 
     /// Where the sender of a link must connect to reach its receiver.

@@ -82,9 +82,7 @@ impl Surroundings {
             );
         };
         let ports = |i: usize| -> BTreeMap<&'static str, SocketAddr> {
-            let numbers = self.spec.base_port.unwrap_or(FIRST_PORT)..;
-            let given = |kind: &str, port| self.spec.ports.get(kind).copied().unwrap_or(port);
-            numbers.zip(kinds).map(|(port, kind)| (*kind, (addresses[i], given(kind, port)).into())).collect()
+            self.port_numbers().into_iter().map(|(kind, port)| (kind, (addresses[i], port).into())).collect()
         };
         let member = |(i, name): (usize, &NodeName)| Node {
             name: name.clone(),
@@ -97,6 +95,23 @@ impl Surroundings {
             data: data(i),
         };
         Ok(self.names.iter().enumerate().map(member).collect())
+    }
+
+    /// The ports of every node that has an address of its own.
+    fn port_numbers(&self) -> Vec<(&'static str, u16)> {
+        let numbers = self.spec.base_port.unwrap_or(FIRST_PORT)..;
+        let given = |kind: &str, port| self.spec.ports.get(kind).copied().unwrap_or(port);
+        numbers.zip(self.adapter.ports()).map(|(port, kind)| (*kind, given(kind, port))).collect()
+    }
+
+    /// The ports at which clients reach such a node, if the plan wants to cut them off: all but the peers', unless there
+    /// is only one.
+    pub fn client_ports(&self) -> Vec<u16> {
+        if !self.needs.contains(&Capability::Clients) {
+            return vec![];
+        }
+        let all: Vec<u16> = self.port_numbers().into_iter().map(|(_, port)| port).collect();
+        if all.len() > 1 { all[1..].to_vec() } else { all }
     }
 
     /// The arguments of an agent of this run.

@@ -8,7 +8,10 @@ mod kids;
 
 use kids::Kid;
 use std::time::{Duration, Instant};
-use tribunal::agent::clock::{ClockError, measure, raw_calls, reachable, set_offset};
+use tribunal::agent::clock::{
+    ClockError, keep_tree, measure, measure_tree, raw_calls, raw_calls_of_tree, reachable, set_offset,
+    set_tree,
+};
 
 const SECOND: i64 = 1_000_000_000;
 /// How well a measurement must agree: this machine may be busy.
@@ -292,4 +295,31 @@ fn tells_raw_calls_from_others() {
         assert_close(measure(kid.pid).unwrap(), measure(kid.pid).unwrap(), "it goes on");
         assert!(matches!(kid.state(), 'S' | 'R'));
     }
+}
+
+#[test]
+fn a_server_behind_a_shell_is_set_wrong_with_it() {
+    let mut server = Kid::adopted("clock");
+    let shell = server.child().id() as i32;
+    assert_ne!(shell, server.pid);
+    assert_close(set_tree(shell, 50 * SECOND).unwrap(), 50 * SECOND, "the worst of both");
+    assert_close(server.ask("")[0], 50 * SECOND, "the server's clock");
+    assert_close(measure(shell).unwrap(), 50 * SECOND, "the shell's clock");
+    assert_eq!(keep_tree(shell, 50 * SECOND), Ok(0), "nothing to do");
+    // One that goes its own way is the one that counts, until it is put back.
+    set_offset(server.pid, 0).unwrap();
+    assert_close(measure_tree(shell, 50 * SECOND).unwrap(), 0, "the worst of both");
+    assert_eq!(keep_tree(shell, 50 * SECOND), Ok(1));
+    assert_close(server.ask("")[0], 50 * SECOND, "the server's clock");
+    assert_eq!(set_tree(shell, 0), Ok(0));
+    assert_eq!((measure_tree(shell, 0), keep_tree(shell, 0)), (Ok(0), Ok(0)));
+}
+
+#[test]
+fn raw_calls_of_a_server_behind_a_shell_are_seen() {
+    let mut server = Kid::adopted("raw");
+    let shell = server.child().id() as i32;
+    let span = Duration::from_millis(200);
+    assert_eq!(raw_calls(shell, span), Ok(0));
+    assert!(raw_calls_of_tree(shell, span).unwrap() > 20);
 }

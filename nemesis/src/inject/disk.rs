@@ -3,7 +3,7 @@
 //! Observed by the disk's own counters: a fault that no call of the node met did not bite. A node may end because of a
 //! full or failing disk, and rightly so: it is started again when the disk is healthy.
 
-use super::{MS, Nemesis, Running, all_of};
+use super::{Effect, MS, Nemesis, Running, all_of};
 use crate::{
     cluster::{ClusterError, DiskTrouble, NodeState},
     fault::FaultKind,
@@ -63,6 +63,29 @@ impl Nemesis {
         let c = &self.cluster;
         all_of(run.targets.iter().map(|x| c.trouble_disk(x, DiskTrouble::default())).collect()).await?;
         self.revive(run).await
+    }
+
+    /// A disk is healthy that lets a sync through and neither fails nor keeps one: what is not asked proves nothing.
+    pub(super) async fn disk_healed(&self, run: &mut Running) -> Result<Effect, String> {
+        let answers = self.answers_again(run).await?;
+        if !answers.seen {
+            return Ok(answers);
+        }
+        for (node, before) in &mut run.disks {
+            let now = self.cluster.disk_stats(node).await;
+            let trouble = |s: &crate::DiskStats| (s.delayed_syncs, s.errors, s.refused_full);
+            if trouble(&now) != trouble(before) {
+                // A late count of what was under way must not spoil it for good.
+                *before = now;
+                run.still_in_force = true;
+                return Err(format!("the disk of {node} still fails or keeps what it is asked"));
+            }
+            if now.syncs == before.syncs || now.writes == before.writes {
+                return Err(format!("not observed: nothing was asked of the disk of {node}"));
+            }
+        }
+        run.still_in_force = false;
+        Ok(Effect::seen("answers again, and its disk does what it is asked"))
     }
 
     /// Starts those of the targets that the fault has ended.

@@ -1,13 +1,16 @@
 //! Partition, slow, loss, duplicate, reorder, corrupt: what is done to links.
 //!
 //! Observed twice: by the counters of the links themselves, over the cluster's own traffic, and, where the cluster has a
-//! way to, by trains of numbered packets before and during the fault, over a few of its links.
+//! way to, by trains of numbered packets before and during the fault, over a few of its links. Clients and nodes cannot
+//! send each other trains: there the node is asked once by ourselves. What shows that it is over is in [`heal`].
 
-use super::{Effect, MS, Nemesis, Running, all, all_links};
+mod heal;
+
+use super::{Effect, MS, Nemesis, Running, all, all_links, of_clients};
 use crate::{
     cluster::{ClusterError, Cut, Link, LinkShape, LinkStats, NodeName, Probe},
     fault::FaultKind,
-    grudge::grudge,
+    grudge::CLIENTS,
     schedule::{Step, sides},
 };
 use std::collections::{BTreeMap, BTreeSet};
@@ -29,12 +32,9 @@ pub(super) fn choose(
     run: &mut Running,
 ) -> Result<(), String> {
     if step.fault.fault == FaultKind::Partition {
-        // The stream of choices begins anew: a partition has no target, and its sides are those of the preview.
-        let mut rng = step.rng();
-        let shape = step.fault.shape.ok_or("a partition without a shape")?;
-        let cut = grudge(shape, nodes, leader, &mut rng);
-        run.receipt.on = sides(nodes, &cut);
-        run.links = cut;
+        // The stream of choices begins anew: the sides are those of the preview.
+        run.links = step.cut(nodes, leader);
+        run.receipt.on = sides(nodes, &run.links);
         return Ok(());
     }
     let peers = step.fault.peers.as_ref().map(|p| p.resolve(nodes, leader, &mut step.rng()));
@@ -100,16 +100,36 @@ impl Nemesis {
         active: &BTreeMap<usize, BTreeMap<Link, LinkShape>>,
         links: &BTreeSet<Link>,
     ) -> Result<(), ClusterError> {
-        let shape =
-            |link: &Link| active.values().filter_map(|m| m.get(link)).fold(self.base, |a, b| a.and(*b));
+        let shape = |link: &Link| {
+            active.values().filter_map(|m| m.get(link)).fold(self.base_of(link), |a, b| a.and(*b))
+        };
         self.cluster.shape(&links.iter().map(|link| (link.clone(), shape(link))).collect()).await
     }
 
     /// Sends trains over a few of the links, all at the same time.
     pub(super) async fn probe(&self, links: &BTreeSet<Link>) -> BTreeMap<Link, Probe> {
-        let links = some(links);
-        let sent = all(links.iter().map(|link| self.cluster.probe(link, PACKETS)).collect()).await;
+        self.send(some(links), PACKETS).await
+    }
+
+    /// Sends short trains over all of the links, all at the same time.
+    pub(super) async fn probe_all(&self, links: Vec<&Link>) -> BTreeMap<Link, Probe> {
+        self.send(links, PACKETS / 4).await
+    }
+
+    async fn send(&self, links: Vec<&Link>, packets: u32) -> BTreeMap<Link, Probe> {
+        let links: Vec<&Link> = links.into_iter().filter(|l| !of_clients(l)).collect();
+        let sent = all(links.iter().map(|link| self.cluster.probe(link, packets)).collect()).await;
         links.into_iter().zip(sent).filter_map(|(l, p)| Some((l.clone(), p?))).collect()
+    }
+
+    /// Asks the nodes at these links as a client does, so that something tries to pass.
+    async fn knock<'a>(&self, links: impl Iterator<Item = &'a Link>) -> Vec<NodeName> {
+        let nodes: BTreeSet<&NodeName> = links
+            .filter(|l| of_clients(l))
+            .map(|l| if &*l.from == CLIENTS { &l.to } else { &l.from })
+            .collect();
+        let answers = all(nodes.iter().map(|node| self.cluster.answers(node)).collect()).await;
+        nodes.into_iter().zip(answers).filter(|(_, answers)| *answers).map(|(node, _)| node.clone()).collect()
     }
 
     pub(super) async fn observe_network_early(&self, step: &Step, run: &mut Running, until: u64) {
@@ -117,6 +137,9 @@ impl Nemesis {
         self.timeline.sleep_until(at.min(until)).await;
         run.before = self.stats(&run.links).await;
         if long_enough(step) {
+            for node in self.knock(run.links.iter()).await {
+                run.lost.push(format!("{node} answers a client"));
+            }
             for (link, probe) in self.probe(&run.links).await {
                 run.probes.entry(link).or_default().1 = probe;
             }
@@ -130,56 +153,6 @@ impl Nemesis {
         } else {
             shape_effect(step, run, &after)
         };
-    }
-
-    /// Every link that nobody else has cut must pass probes again, undisturbed; where there are no probes, one must pass
-    /// bytes: the others may have nothing to carry.
-    pub(super) async fn network_healed(
-        &self,
-        step: &Step,
-        run: &Running,
-        before: &BTreeMap<Link, LinkStats>,
-    ) -> Result<Effect, String> {
-        let cut = self.cut_links().await;
-        let ours: BTreeSet<Link> = run.links.difference(&cut).cloned().collect();
-        if ours.is_empty() {
-            return Ok(Effect::missing("all of its links are cut by another fault"));
-        }
-        let sent = all(ours.iter().map(|link| self.cluster.probe(link, PACKETS / 4)).collect()).await;
-        let probes: BTreeMap<&Link, Probe> =
-            ours.iter().zip(sent).filter_map(|(l, p)| Some((l, p?))).collect();
-        if probes.is_empty() {
-            let now = self.stats(&ours).await;
-            let open = |l: &&Link| now[*l].delivered_bytes > before.get(*l).map_or(0, |s| s.delivered_bytes);
-            let count = ours.iter().filter(open).count();
-            let text = format!("bytes pass again ({count} of {} links at once)", ours.len());
-            return if count > 0 {
-                Ok(Effect::seen(text))
-            } else {
-                Err("no bytes pass the links".to_owned())
-            };
-        }
-        let disturbed = |link: &Link, p: &Probe| match step.fault.fault {
-            FaultKind::Slow => {
-                let delay = step.fault.link.unwrap_or_default().delay.ns() as i64;
-                let (before, _) = run.probes.get(link).copied().unwrap_or_default();
-                delay > 0 && before.arrived > 0 && p.mean_ns - before.mean_ns > delay / 2
-            }
-            FaultKind::Loss => p.arrived < p.sent,
-            FaultKind::Duplicate => p.duplicates > 0,
-            FaultKind::Reorder => p.overtaken > 0,
-            FaultKind::Corrupt => p.corrupted > 0,
-            _ => false,
-        };
-        let wrong: Vec<String> = probes
-            .iter()
-            .filter(|(l, p)| p.arrived == 0 || disturbed(l, p))
-            .map(|(l, _)| l.to_string())
-            .collect();
-        if wrong.is_empty() {
-            return Ok(Effect::seen(format!("probes pass {} links undisturbed", probes.len())));
-        }
-        Err(format!("probes do not pass undisturbed over {}", wrong.join(" ")))
     }
 }
 
@@ -199,6 +172,7 @@ fn cut_effect(run: &Running, after: &BTreeMap<Link, LinkStats>) -> Effect {
         }
     }
     let probed: u32 = run.probes.values().map(|(_, p)| p.sent).sum();
+    leaks.extend(run.lost.iter().cloned());
     leaks.extend(
         run.probes
             .iter()

@@ -44,6 +44,12 @@ pub(super) fn set_offset(pid: i32, offset_ns: i64) -> Result<i64, ClockError> {
     })
 }
 
+/// The offset that the patch of a process says, without stopping it; 0 if there is none.
+pub(super) fn shown(pid: i32) -> Result<i64, ClockError> {
+    let image = Memory::open(pid)?.vdso_image()?;
+    Ok(Layout::of(pid, &image)?.offset(&image))
+}
+
 pub(super) fn measure(pid: i32) -> Result<i64, ClockError> {
     trace(pid, |pid| {
         let mut stopped = Stopped::seize(pid, 0)?;

@@ -157,6 +157,13 @@ impl Layout {
         self.patched
     }
 
+    /// The offset that is in the image; 0 if the patch is not.
+    pub(super) fn offset(&self, image: &[u8]) -> i64 {
+        let at = self.home + OFFSET_AT;
+        let bytes = image.get(at..at + 8).filter(|_| self.patched).and_then(|b| b.try_into().ok());
+        bytes.map_or(0, i64::from_le_bytes)
+    }
+
     /// Where `__vdso_clock_gettime` begins.
     pub(super) fn clock_gettime(&self) -> usize {
         self.entries[0]

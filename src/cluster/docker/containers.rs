@@ -13,7 +13,7 @@ use std::{
     process::{Command, Stdio},
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
     time::Duration,
 };
@@ -60,6 +60,8 @@ struct Seen {
     excused: AtomicBool,
     cpu_limited: AtomicBool,
     memory_limited: AtomicBool,
+    /// What a lifted memory limit was set to, in bytes: there is no more.
+    lifted_to: AtomicU64,
 }
 
 /// What the engine says of a container.
@@ -137,7 +139,8 @@ impl Containers {
     }
 
     /// Limits a container's memory, or, with 0, lifts the limit.
-    async fn limit_memory(&self, container: &str, mb: u64) -> Result<(), String> {
+    async fn limit_memory(&self, i: usize, mb: u64) -> Result<(), String> {
+        let container = &self.all[i].container;
         let update = async |memory: u64, swap: u64| {
             let (memory, swap) = (format!("{memory}b"), format!("{swap}b"));
             docker(&["update", "--memory", &memory, "--memory-swap", &swap, container]).await
@@ -146,7 +149,9 @@ impl Containers {
             // The engine knows no way to lift a limit; as much as there is does the same.
             let all = docker(&["info", "--format", "{{.MemTotal}}"]).await?;
             let all: u64 = all.parse().map_err(|_| format!("the engine has `{all}` bytes of memory"))?;
-            return update(all, all * 2).await.map(|_| ());
+            update(all, all * 2).await?;
+            self.states[i].lifted_to.store(all, Relaxed);
+            return Ok(());
         }
         let mut limit = mb << 20;
         for attempt in 0..ATTEMPTS {
@@ -312,7 +317,7 @@ impl Processes for Containers {
                 "created" => NodeState::Dead("never started".to_owned()),
                 _ => NodeState::Dead(now.how()),
             },
-            Err(why) => NodeState::Dead(why),
+            Err(why) => NodeState::Unknown(why),
         }
     }
 
@@ -345,7 +350,7 @@ impl Processes for Containers {
             seen.cpu_limited.store(limits.cpus > 0.0, Relaxed);
         }
         if limits.memory_mb > 0 || seen.memory_limited.load(Relaxed) {
-            self.limit_memory(container, limits.memory_mb).await?;
+            self.limit_memory(i, limits.memory_mb).await?;
             seen.memory_limited.store(limits.memory_mb > 0, Relaxed);
         }
         Ok(())
@@ -367,6 +372,14 @@ impl Processes for Containers {
             let hits = read(format!("memory/{group}/memory.failcnt")).await.trim().parse().unwrap_or(0);
             let events = read(format!("{group}/memory.events")).await;
             usage.memory_hits = usage.memory_hits.max(hits).max(field(&events, "max"));
+            let quota = read(format!("cpu/{group}/cpu.cfs_quota_us")).await;
+            let period = read(format!("cpu/{group}/cpu.cfs_period_us")).await;
+            let both = read(format!("{group}/cpu.max")).await;
+            usage.cpus = usage.cpus.or(share(&format!("{quota} {period}"))).or(share(&both));
+            let all = self.states[i].lifted_to.load(Relaxed);
+            for file in [format!("memory/{group}/memory.limit_in_bytes"), format!("{group}/memory.max")] {
+                usage.memory_limit = usage.memory_limit.or(memory_limit(&read(file).await, all));
+            }
         }
         usage
     }
@@ -378,6 +391,32 @@ fn used_bytes(said: &str) -> Option<u64> {
     rest.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
 }
 
+/// The processors that a quota and a period allow, 0 if all of them.
+fn share(quota_and_period: &str) -> Option<f64> {
+    let mut words = quota_and_period.split_whitespace();
+    let (quota, period) = (words.next()?, words.next()?.parse::<f64>().ok()?);
+    match quota {
+        "-1" | "max" => Some(0.0),
+        quota => Some(quota.parse::<f64>().ok()? / period),
+    }
+}
+
+/// A memory limit in bytes, 0 if it is none: the kernel's largest number, or all that the machine has.
+fn memory_limit(text: &str, all: u64) -> Option<u64> {
+    const NONE: u64 = 1 << 60;
+    match text.trim() {
+        "max" => Some(0),
+        bytes => {
+            bytes.parse().ok().map(|b: u64| if b >= NONE || (all > 0 && b >= page(all)) { 0 } else { b })
+        }
+    }
+}
+
+/// Whole pages, as the kernel keeps limits.
+fn page(bytes: u64) -> u64 {
+    bytes & !0xffff
+}
+
 fn field(text: &str, name: &str) -> u64 {
     let line = text.lines().find_map(|l| l.strip_prefix(name).filter(|rest| rest.starts_with(' ')));
     line.and_then(|rest| rest.trim().parse().ok()).unwrap_or(0)
@@ -385,7 +424,7 @@ fn field(text: &str, name: &str) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use super::{Seen, field, used_bytes};
+    use super::{Seen, field, memory_limit, share, used_bytes};
 
     #[test]
     fn a_start_that_nobody_asked_for_is_noticed_once() {
@@ -401,6 +440,16 @@ mod tests {
         let said = "unable to set memory limit to 6291456 (current usage: 6414336, peak usage: 16224256)";
         assert_eq!(used_bytes(said), Some(6_414_336));
         assert_eq!(used_bytes("no such container"), None);
+    }
+
+    #[test]
+    fn limits_are_read_from_both_versions_of_control_groups() {
+        assert_eq!((share("-1\n 100000\n"), share("max 100000\n")), (Some(0.0), Some(0.0)));
+        assert_eq!((share("5000\n 100000"), share(" "), share("")), (Some(0.05), None, None));
+        let all = 8_000_000_001;
+        assert_eq!((memory_limit("max\n", 0), memory_limit("9223372036854771712", 0)), (Some(0), Some(0)));
+        assert_eq!((memory_limit("8000000000\n", all), memory_limit("", all)), (Some(0), None));
+        assert_eq!(memory_limit("6291456\n", all), Some(6_291_456));
     }
 
     #[test]

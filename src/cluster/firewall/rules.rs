@@ -1,13 +1,34 @@
 //! The chain of one receiver, as text for `iptables-restore`, and its counters, read back by the rules' comments. Pure.
 
-use nemesis::{Cut, LinkShape, LinkStats, NodeName};
+use nemesis::{Cut, LinkShape, LinkStats, NodeName, grudge::CLIENTS};
 use std::{collections::BTreeMap, fmt::Write, net::Ipv4Addr};
 
 /// What the rules at a receiver do to the packets of each of its peers.
 pub struct Rules {
     chain: String,
     peers: Vec<(NodeName, Ipv4Addr, LinkShape)>,
+    clients: Option<(Clients, LinkShape, LinkShape)>,
     queue: Option<u16>,
+}
+
+/// How the clients are told from everybody else at a node.
+#[derive(Clone, Debug, Default)]
+pub struct Clients {
+    /// The addresses from which they may come.
+    pub addresses: Vec<Ipv4Addr>,
+    /// The ports that they speak to.
+    pub ports: Vec<u16>,
+}
+
+/// What the answers of a node to the clients are called in comments.
+pub const ANSWERS: &str = "to-clients";
+
+/// How the chain of what a node answers clients ends.
+pub const ANSWERS_SUFFIX: &str = "-C";
+
+/// The chain of what a node answers clients.
+pub fn answers(chain: &str) -> String {
+    format!("{chain}{ANSWERS_SUFFIX}")
 }
 
 /// Whether netem, or what stands in for it, has to do something.
@@ -30,12 +51,20 @@ pub fn of(incoming: &BTreeMap<NodeName, LinkShape>) -> Vec<(NodeName, Cut, u64, 
 impl Rules {
     /// The rules for these peers.
     pub fn new(chain: &str, peers: Vec<(NodeName, Ipv4Addr, LinkShape)>, queue: Option<u16>) -> Self {
-        Rules { chain: chain.to_owned(), peers, queue }
+        Rules { chain: chain.to_owned(), peers, clients: None, queue }
+    }
+
+    /// With rules for what clients ask and for what they are answered.
+    pub fn with_clients(self, clients: Clients, asked: LinkShape, answered: LinkShape) -> Self {
+        Rules { clients: Some((clients, asked, answered)), ..self }
     }
 
     /// As `iptables-restore --noflush` takes it: the chain is replaced at once, everything else stays.
     pub fn text(&self) -> String {
         let mut out = format!("*filter\n:{} - [0:0]\n", self.chain);
+        if self.clients.is_some() {
+            let _ = writeln!(out, ":{} - [0:0]", answers(&self.chain));
+        }
         for (name, address, shape) in &self.peers {
             let mut rule = |what: &str, rest: &str| {
                 // Writing to a string cannot fail.
@@ -69,8 +98,38 @@ impl Rules {
                 }
             }
         }
+        if let Some((clients, asked, answered)) = &self.clients {
+            let ports = clients.ports.iter().map(u16::to_string).collect::<Vec<_>>().join(",");
+            for address in &clients.addresses {
+                let who = format!("-s {address}/32 -p tcp -m multiport --dports {ports}");
+                for (what, rest) in cut(asked.cut) {
+                    let (chain, jump) = (&self.chain, jump(what, None));
+                    let _ = writeln!(
+                        out,
+                        "-A {chain} {who}{rest} -m comment --comment \"{CLIENTS} {what}\"{jump}"
+                    );
+                }
+                let who = format!("-d {address}/32 -p tcp -m multiport --sports {ports}");
+                for (what, rest) in cut(answered.cut) {
+                    let (chain, jump) = (answers(&self.chain), jump(what, None));
+                    let _ = writeln!(
+                        out,
+                        "-A {chain} {who}{rest} -m comment --comment \"{ANSWERS} {what}\"{jump}"
+                    );
+                }
+            }
+        }
         out.push_str("COMMIT\n");
         out
+    }
+}
+
+/// The rules of a cut between a node and clients: what is counted, and what it matches beyond the rest.
+fn cut(cut: Cut) -> Vec<(&'static str, &'static str)> {
+    match cut {
+        Cut::Open => vec![("delivered", "")],
+        Cut::Hold => vec![("held", "")],
+        Cut::Reset => vec![("answers", " --tcp-flags RST RST"), ("reset", "")],
     }
 }
 
@@ -140,6 +199,15 @@ mod tests {
         let peers =
             peers.iter().enumerate().map(|(i, (n, s))| (NodeName::from(*n), address(i), *s)).collect();
         insta::assert_snapshot!(Rules::new("TRIB-t1", peers, Some(4711)).text());
+    }
+
+    #[test]
+    fn clients_are_cut_off_at_their_ports_only() {
+        let clients = Clients { addresses: vec![Ipv4Addr::new(10, 213, 7, 1)], ports: vec![7001, 7002] };
+        let of = |cut| LinkShape { cut, ..LinkShape::default() };
+        let text =
+            |a, b| Rules::new("TRIB-t1", vec![], None).with_clients(clients.clone(), of(a), of(b)).text();
+        insta::assert_snapshot!([text(Cut::Hold, Cut::Open), text(Cut::Reset, Cut::Hold)].join("\n"));
     }
 
     #[test]

@@ -26,6 +26,7 @@ pub struct Shaping {
     /// The handle of the root, by which a qdisc of the run is known.
     handle: String,
     netem: bool,
+    copying: bool,
     /// The chain of the run in the table `mangle`, once it was needed, and what it duplicates.
     copies: Option<String>,
     copied: BTreeMap<usize, (Ipv4Addr, f64)>,
@@ -73,7 +74,13 @@ impl Shaping {
         let route = spot.agent.run(&["ip", "-o", "route", "get", &peer.address.to_string()], None).await?;
         let device = route.split(" dev ").nth(1).and_then(|rest| rest.split_whitespace().next());
         let device = device.ok_or_else(|| format!("{} has no route to {}: {route}", spot.name, peer.name))?;
-        Ok(Shaping { device: device.to_owned(), handle: handle(run), netem: true, ..Shaping::default() })
+        Ok(Shaping {
+            device: device.to_owned(),
+            handle: handle(run),
+            netem: true,
+            copying: true,
+            ..Shaping::default()
+        })
     }
 
     /// Which of the kernel's schedulers are there, tried on the node's own loopback device, which nobody shapes.
@@ -113,7 +120,7 @@ impl Shaping {
         address: Ipv4Addr,
         shape: LinkShape,
     ) -> Result<(), String> {
-        if self.netem {
+        if self.copying {
             self.copy(spot, chain, peer, address, shape.duplicate).await?;
         }
         let wanted = part(shape, self.netem);
@@ -210,9 +217,14 @@ impl Shaping {
         Ok(())
     }
 
-    /// Leaves to a stand-in what netem would do.
+    /// Leaves to a stand-in what netem would do, and duplicates, too.
     pub fn without_netem(&mut self) {
-        self.netem = false;
+        (self.netem, self.copying) = (false, false);
+    }
+
+    /// Leaves duplicates to a stand-in.
+    pub fn without_copies(&mut self) {
+        self.copying = false;
     }
 
     /// Forgets what was set, because the network is a new one, and returns it to be set again.

@@ -198,7 +198,7 @@ impl Processes for RemoteProcesses {
     }
 
     async fn state(&self, i: usize) -> NodeState {
-        self.look(i).await.unwrap_or_else(NodeState::Dead)
+        self.look(i).await.unwrap_or_else(NodeState::Unknown)
     }
 
     fn excuse(&self, i: usize, excused: bool) {

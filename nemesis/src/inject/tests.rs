@@ -1,0 +1,135 @@
+//! Healing is proven or not: schedules carried out against a cluster that lies, or stays as it was broken.
+
+use super::*;
+use crate::{DiskStats, DiskTrouble, Plan, Span, schedule::schedule};
+use rand::SeedableRng;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+/// Time that passes when it is slept through.
+#[derive(Default)]
+struct Leap(AtomicU64);
+
+#[async_trait]
+impl Timeline for Leap {
+    fn now(&self) -> u64 {
+        self.0.fetch_add(1, Relaxed)
+    }
+    async fn sleep_until(&self, ns: u64) {
+        self.0.fetch_max(ns, Relaxed);
+        tokio::task::yield_now().await;
+    }
+}
+
+/// Three nodes that answer, and counters that grow with each look: by `disk` and `link`, from when they were broken.
+struct Fake {
+    nodes: Vec<NodeName>,
+    state: NodeState,
+    disk: fn(u64) -> DiskStats,
+    link: fn(u64) -> LinkStats,
+    looks: AtomicU64,
+}
+
+impl Default for Fake {
+    fn default() -> Self {
+        let nodes = ["n1", "n2", "n3"].map(NodeName::from).to_vec();
+        let (disk, link) = (|_| DiskStats::default(), |_| LinkStats::default());
+        Fake { nodes, state: NodeState::Running, disk, link, looks: AtomicU64::new(0) }
+    }
+}
+
+#[async_trait]
+impl Cluster for Fake {
+    fn nodes(&self) -> &[NodeName] {
+        &self.nodes
+    }
+    fn supports(&self, _: crate::Capability) -> Result<(), String> {
+        Ok(())
+    }
+    async fn start(&self, _: &NodeName) -> Result<(), ClusterError> {
+        Ok(())
+    }
+    async fn kill(&self, _: &NodeName) -> Result<(), ClusterError> {
+        Ok(())
+    }
+    async fn pause(&self, _: &NodeName) -> Result<(), ClusterError> {
+        Ok(())
+    }
+    async fn resume(&self, _: &NodeName) -> Result<(), ClusterError> {
+        Ok(())
+    }
+    async fn stop(&self, _: &NodeName) -> Result<(), ClusterError> {
+        Ok(())
+    }
+    async fn shape(&self, _: &BTreeMap<Link, LinkShape>) -> Result<(), ClusterError> {
+        Ok(())
+    }
+    async fn state(&self, _: &NodeName) -> NodeState {
+        self.state.clone()
+    }
+    async fn link_stats(&self, _: &Link) -> LinkStats {
+        (self.link)(self.looks.fetch_add(1, Relaxed))
+    }
+    async fn answers(&self, _: &NodeName) -> bool {
+        true
+    }
+    async fn leader(&self) -> Option<NodeName> {
+        None
+    }
+    async fn trouble_disk(&self, _: &NodeName, _: DiskTrouble) -> Result<(), ClusterError> {
+        Ok(())
+    }
+    async fn disk_stats(&self, _: &NodeName) -> DiskStats {
+        (self.disk)(self.looks.fetch_add(1, Relaxed))
+    }
+}
+
+async fn carry_out(fake: Fake, fault: &str) -> Receipt {
+    let plan: Plan = serde_yaml::from_str(&format!("steps: [{{at: 1s, for: 1s, do: {fault}}}]")).unwrap();
+    let schedule = schedule(&plan, Span::ms(9000), &mut rand_chacha::ChaCha8Rng::seed_from_u64(1));
+    let nemesis =
+        Nemesis::new(Arc::new(fake), Arc::new(Leap::default()), LinkShape::default(), Arc::new(|_| {}));
+    let (_keep, stop) = watch::channel(false);
+    nemesis.run(&schedule, 0, stop).await.remove(0)
+}
+
+#[tokio::test]
+async fn a_disk_is_healed_only_if_it_was_asked_and_did_what_it_was_asked() {
+    let of = |disk| carry_out(Fake { disk, ..Fake::default() }, "{fault: disk-error, target: n1}");
+    let healthy = of(|n| DiskStats { errors: n.min(1), writes: n, syncs: n, ..DiskStats::default() }).await;
+    assert!(healthy.effect.seen && healthy.healed.seen && !healthy.unhealed, "{healthy:?}");
+    // What was under way when it was healed is counted late, and once.
+    let late = of(|n| DiskStats { errors: n.min(3), writes: n, syncs: n, ..DiskStats::default() }).await;
+    assert!(late.healed.seen && !late.unhealed, "{late:?}");
+    let idle = of(|n| DiskStats { errors: n.min(1), ..DiskStats::default() }).await;
+    assert!(!idle.healed.seen && idle.healed.what.contains("nothing was asked"), "{idle:?}");
+    assert!(!idle.unhealed, "nobody knows");
+    let broken = of(|n| DiskStats { errors: n, writes: n, syncs: n, ..DiskStats::default() }).await;
+    assert!(!broken.healed.seen && broken.unhealed, "{broken:?}");
+}
+
+#[tokio::test]
+async fn links_that_still_keep_what_is_sent_are_not_healed() {
+    let cut = "{fault: partition, cut: [n1>n2]}";
+    let of = |link| carry_out(Fake { link, ..Fake::default() }, cut);
+    let stuck = of(|n| LinkStats { held_bytes: n, ..LinkStats::default() }).await;
+    assert!(stuck.effect.seen && !stuck.healed.seen && stuck.unhealed, "{stuck:?}");
+    let open = of(|n| LinkStats {
+        held_bytes: n.min(2),
+        delivered_bytes: n.saturating_sub(2),
+        ..LinkStats::default()
+    });
+    let open = open.await;
+    assert!(open.effect.seen && open.healed.seen && !open.unhealed, "{open:?}");
+    let silent = of(|n| LinkStats { held_bytes: n.min(2), ..LinkStats::default() }).await;
+    assert!(!silent.healed.seen && !silent.unhealed, "nobody tried: {silent:?}");
+}
+
+#[tokio::test]
+async fn a_node_that_cannot_be_asked_about_proves_nothing() {
+    for fault in ["kill", "pause"] {
+        let state = NodeState::Unknown("the agent is gone".to_owned());
+        let done =
+            carry_out(Fake { state, ..Fake::default() }, &format!("{{fault: {fault}, target: n1}}")).await;
+        assert!(!done.effect.seen && done.effect.what.contains("the agent is gone"), "{done:?}");
+    }
+}
