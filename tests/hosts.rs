@@ -310,6 +310,9 @@ fn ssh_survives_everything() {
     for kind in ["kill", "pause", "partition", "loss", "power-failure", "slow-disk", "clock-bump"] {
         assert!(seen.contains(kind), "no {kind} was seen to bite and heal; only {seen:?}");
     }
+    // Clients come from where the agents' connections come from, which must not be cut.
+    trial(folder.path(), 0, &["./test.yaml", "--nemesis", "clients", "--time-limit", "8s", "--seed", "3"]);
+    assert!(kinds_seen(folder.path()).contains("partition"));
     // A connection that was ended takes its processes along, but not in the same moment.
     eventually("no process is left", Duration::from_secs(20), || {
         !hosts.leftovers().iter().any(|l| l.starts_with("process"))
