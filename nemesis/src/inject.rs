@@ -469,6 +469,7 @@ struct Running {
     clock: clock::Seen,
     refused: BTreeSet<NodeName>,
     still_in_force: bool,
+    counted_late: bool,
     receipt: Receipt,
 }
 
@@ -487,6 +488,7 @@ impl Running {
             clock: clock::Seen::default(),
             refused: BTreeSet::new(),
             still_in_force: false,
+            counted_late: false,
             receipt: Receipt {
                 step: step.id,
                 kind: step.fault.fault,

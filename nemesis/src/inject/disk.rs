@@ -75,9 +75,9 @@ impl Nemesis {
             let now = self.cluster.disk_stats(node).await;
             let trouble = |s: &crate::DiskStats| (s.delayed_syncs, s.errors, s.refused_full);
             if trouble(&now) != trouble(before) {
-                // A late count of what was under way must not spoil it for good.
+                // A late count of what was under way must not spoil it for good, nor prove anything by itself.
                 *before = now;
-                run.still_in_force = true;
+                run.still_in_force = std::mem::replace(&mut run.counted_late, true);
                 return Err(format!("the disk of {node} still fails or keeps what it is asked"));
             }
             if now.syncs == before.syncs || now.writes == before.writes {

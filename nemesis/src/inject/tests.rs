@@ -103,6 +103,9 @@ async fn a_disk_is_healed_only_if_it_was_asked_and_did_what_it_was_asked() {
     let idle = of(|n| DiskStats { errors: n.min(1), ..DiskStats::default() }).await;
     assert!(!idle.healed.seen && idle.healed.what.contains("nothing was asked"), "{idle:?}");
     assert!(!idle.unhealed, "nobody knows");
+    // One late count, and then nobody asks any more.
+    let silent = of(|n| DiskStats { errors: n.min(3), ..DiskStats::default() }).await;
+    assert!(!silent.healed.seen && !silent.unhealed, "{silent:?}");
     let broken = of(|n| DiskStats { errors: n, writes: n, syncs: n, ..DiskStats::default() }).await;
     assert!(!broken.healed.seen && broken.unhealed, "{broken:?}");
 }
