@@ -39,7 +39,7 @@ use serde_json::{Map, json};
 
 use self::judge::{KeyResult, KeyVerdict, judge};
 use crate::{
-    Budget, Checker, History, Key, Op, OpOutcome, Operation, Validity, Verdict,
+    Budget, Checker, History, Key, Op, OpOutcome, Operation, Validity, Value, Verdict,
     model::{CasRegister, Kv, Model, ModelName, Register},
 };
 
@@ -48,10 +48,15 @@ const MAX_EXPLAINED: usize = 8;
 
 /// Judges by a built-in model; every key is absent at first.
 pub fn linearizable(model: ModelName) -> impl Checker {
+    linearizable_from(model, Value::Nil)
+}
+
+/// Judges by a built-in model; every key holds `initial` at first.
+pub fn linearizable_from(model: ModelName, initial: Value) -> impl Checker {
     match model {
-        ModelName::Register => Named::Register(Linearizable::new(Register::default())),
-        ModelName::CasRegister => Named::CasRegister(Linearizable::new(CasRegister::default())),
-        ModelName::Kv => Named::Kv(Linearizable::new(Kv::default())),
+        ModelName::Register => Named::Register(Linearizable::new(Register { initial })),
+        ModelName::CasRegister => Named::CasRegister(Linearizable::new(CasRegister { initial })),
+        ModelName::Kv => Named::Kv(Linearizable::new(Kv::holding(initial))),
     }
 }
 

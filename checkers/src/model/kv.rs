@@ -24,6 +24,11 @@ pub struct Kv {
 }
 
 impl Kv {
+    /// A store in which every key holds `initial` at the start.
+    pub fn holding(initial: Value) -> Self {
+        Kv { initial, lists: false }
+    }
+
     fn register(&self) -> CasRegister {
         CasRegister { initial: Value::Nil }
     }
