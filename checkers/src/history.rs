@@ -11,7 +11,10 @@
 //!
 //! A history alone is enough to judge. Deliberately without any knowledge of what is right.
 
+pub mod edn;
 mod event;
+pub mod formats;
+pub mod json;
 pub mod jsonl;
 mod op;
 mod pairing;

@@ -19,9 +19,9 @@ mod verdict;
 pub use budget::Budget;
 pub use history::{
     Cut, Event, Header, History, HistoryError, Key, Kind, Meta, Mop, Op, OpOutcome, Operation, Problem,
-    Process, ReadMode, Ret, Value, jsonl, timeline,
+    Process, ReadMode, Ret, Value, edn, formats, json, jsonl, timeline,
 };
-pub use linearizability::{linearizable, linearizable_by};
+pub use linearizability::{linearizable, linearizable_by, linearizable_from};
 pub use model::{Effect, Model, ModelName, models};
 pub use verdict::{Anomaly, Validity, Verdict};
 
