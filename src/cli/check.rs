@@ -3,14 +3,18 @@
 use super::{Failure, OrArguments};
 use crate::{exit, judge, report, scenario::Bounds, scenario::diagnostic::did_you_mean};
 use anyhow::{anyhow, bail};
-use checkers::{ModelName, linearizable};
+use checkers::{
+    ModelName, Value,
+    formats::{NilReads, Options},
+    linearizable_from,
+};
 use nemesis::Span;
 use std::path::PathBuf;
 
 /// A stored history and how to judge it.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// A history (history.jsonl), or a run's folder
+    /// A history (jsonl, Jepsen's edn, or json), or a run's folder
     file: PathBuf,
     /// The checker
     #[arg(long, default_value = "linearizable")]
@@ -18,6 +22,12 @@ pub(super) struct Args {
     /// The model
     #[arg(long, default_value = "cas-register")]
     model: String,
+    /// What every key holds before it is written, as JSON. In edn and json histories reads of null say nothing then
+    #[arg(long, default_value = "null")]
+    initial: String,
+    /// Whether the values of an edn or json history are pairs of key and value [default: found out]
+    #[arg(long)]
+    keyed: Option<bool>,
     /// How long it may take
     #[arg(long, default_value = "2m")]
     time_limit: Span,
@@ -31,26 +41,27 @@ pub(super) struct Args {
 
 pub(super) fn main(args: Args) -> Result<u8, Failure> {
     let model = choose(&args).or_arguments()?;
-    let path = if args.file.is_dir() { args.file.join("history.jsonl") } else { args.file };
+    let initial = initial(&args.initial).or_arguments()?;
+    let path = judge::history_file(&args.file);
+    // As for Knossos: a register that is never absent was not read.
+    let nil_reads = if initial == Value::Nil { NilReads::Absent } else { NilReads::Unknown };
     // A file that is missing or broken is a wrong argument: there is nothing to judge.
-    let history = judge::read_history(&path).or_arguments()?;
-    if let Some(cut) = &history.cut {
-        eprintln!(
-            "note: {} is cut off at line {}: {}; judging up to there",
-            path.display(),
-            cut.line,
-            cut.reason
-        );
-    }
+    let (history, _) = judge::read_any(&path, &Options { keyed: args.keyed, nil_reads }).or_arguments()?;
+    judge::note_cut(&path, &history);
     history.operations().map_err(|e| anyhow!("{}: {e}", path.display())).or_arguments()?;
     let bounds = Bounds { check: args.time_limit, check_memory_mb: args.memory, ..Bounds::default() };
-    let verdict = judge::bounded(&linearizable(model), &history, &bounds);
+    let verdict = judge::bounded(&linearizable_from(model, initial), &history, &bounds);
     if args.json {
         println!("{}", serde_json::to_string(&verdict)?);
     } else {
         print!("{}", report::text::verdict(&verdict));
     }
     Ok(exit::of(verdict.validity))
+}
+
+fn initial(text: &str) -> anyhow::Result<Value> {
+    serde_json::from_str(text)
+        .map_err(|error| anyhow!("--initial {text}: {error}; write it as JSON: 0, \"text\", [1,2]"))
 }
 
 fn choose(args: &Args) -> anyhow::Result<ModelName> {
