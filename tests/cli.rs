@@ -158,6 +158,10 @@ fn a_history_of_others_is_judged_and_converted() {
         let args = ["check", "started.edn", "--initial", initial];
         assert_eq!(run(tribunal(folder.path()).args(args)).0, expected, "{initial}");
     }
+    std::fs::write(folder.path().join("idle.edn"), "[0 :invoke :write 1] [0 :fail :write 1]").unwrap();
+    let (code, stdout, _) = run(tribunal(folder.path()).args(["check", "idle.edn"]));
+    assert_eq!(code, 0, "{stdout}");
+    assert!(stdout.contains("no operation took effect"), "{stdout}");
     std::fs::write(folder.path().join("broken.edn"), "{:process 0, :type :invoke}\n{:process 0 :type]}")
         .unwrap();
     let (code, _, stderr) = run(tribunal(folder.path()).args(["check", "broken.edn"]));
