@@ -65,7 +65,17 @@ struct Parser<'a> {
 }
 
 fn is_delimiter(byte: u8) -> bool {
-    byte <= b' ' || b",()[]{}\";".contains(&byte) || byte == 0x7f
+    const TABLE: [bool; 256] = {
+        let mut table = [false; 256];
+        let mut byte = 0;
+        while byte < 256 {
+            table[byte] = byte <= 0x20
+                || matches!(byte as u8, b',' | b'(' | b')' | b'[' | b']' | b'{' | b'}' | b'"' | b';' | 0x7f);
+            byte += 1;
+        }
+        table
+    };
+    TABLE[usize::from(byte)]
 }
 
 fn is_blank(byte: u8) -> bool {

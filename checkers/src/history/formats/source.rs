@@ -10,12 +10,15 @@
 
 use std::io::{self, Read};
 
-/// How much is read at once, in bytes.
-const READ: usize = 1 << 18;
+/// How much is read at first, in bytes; then twice as much each time, up to a limit, so that small files are cheap.
+const FIRST_READ: usize = 1 << 12;
+const LARGEST_READ: usize = 1 << 18;
 
 pub(crate) struct Source<R> {
     reader: R,
     buffer: Vec<u8>,
+    /// How much is read next.
+    chunk: usize,
     position: usize,
     end: bool,
     place: Place,
@@ -46,7 +49,15 @@ impl Place {
 
 impl<R: Read> Source<R> {
     pub(crate) fn new(reader: R) -> Self {
-        Source { reader, buffer: Vec::new(), position: 0, end: false, place: Place::START, keep: true }
+        Source {
+            reader,
+            buffer: Vec::new(),
+            chunk: FIRST_READ,
+            position: 0,
+            end: false,
+            place: Place::START,
+            keep: true,
+        }
     }
 
     /// What is in the window, from the present position.
@@ -72,7 +83,8 @@ impl<R: Read> Source<R> {
         }
         let length = self.buffer.len();
         // Doubling: a form of any length is parsed again a bounded number of times for each byte.
-        self.buffer.resize(length + READ.max(self.window().len()), 0);
+        self.buffer.resize(length + self.chunk.max(self.window().len()), 0);
+        self.chunk = (2 * self.chunk).min(LARGEST_READ);
         let result = loop {
             match self.reader.read(&mut self.buffer[length..]) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
