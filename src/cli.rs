@@ -6,6 +6,7 @@ mod agent;
 pub mod bugs;
 mod check;
 mod clean;
+mod convert;
 mod doctor;
 mod image;
 mod list;
@@ -35,6 +36,8 @@ enum Command {
     Run(run::Args),
     /// Judges a stored history
     Check(check::Args),
+    /// Writes a stored history in another format: jsonl, edn (Jepsen's) or json
+    Convert(convert::Args),
     /// Compares commits in one round trip (Multi-Paxos) with commits in two (Basic Paxos)
     Paths(paths::Args),
     /// Tries the tester on every planted bug, over many seeds
@@ -95,6 +98,7 @@ pub fn main() -> ExitCode {
     let result = match cli.command {
         Command::Run(args) => run::main(args),
         Command::Check(args) => check::main(args),
+        Command::Convert(args) => convert::main(args),
         Command::Paths(args) => paths::main(args),
         Command::Bugs(args) => bugs::main(args),
         Command::List => list::main(),

@@ -10,7 +10,9 @@ use crate::{
 };
 use anyhow::{Context, Result};
 use checkers::{
-    Budget, Checker, History, ModelName, OpOutcome, Operation, Validity, Verdict, jsonl, linearizable,
+    Budget, Checker, History, ModelName, OpOutcome, Operation, Validity, Verdict,
+    formats::{self, Format, Options},
+    jsonl, linearizable,
     performance::{self, Performance},
 };
 use serde::Serialize;
@@ -18,7 +20,7 @@ use std::{
     collections::BTreeMap,
     fs::File,
     io::BufReader,
-    path::Path,
+    path::{Path, PathBuf},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering::Relaxed},
@@ -90,6 +92,30 @@ impl Tallies {
 pub fn read_history(path: &Path) -> Result<History> {
     let file = File::open(path).with_context(|| format!("cannot read {}", path.display()))?;
     jsonl::read(BufReader::with_capacity(1 << 18, file)).with_context(|| format!("in {}", path.display()))
+}
+
+/// Reads a history from a file in any format, and says in which it was.
+pub fn read_any(path: &Path, options: &Options) -> Result<(History, Format)> {
+    let file = File::open(path).with_context(|| format!("cannot read {}", path.display()))?;
+    formats::read(BufReader::with_capacity(1 << 18, file), options)
+        .with_context(|| format!("in {}", path.display()))
+}
+
+/// The history that a path means: a file, or the one in a run's folder.
+pub fn history_file(path: &Path) -> PathBuf {
+    if path.is_dir() { path.join("history.jsonl") } else { path.to_owned() }
+}
+
+/// Says on stderr that a history was cut off, if it was.
+pub fn note_cut(path: &Path, history: &History) {
+    if let Some(cut) = &history.cut {
+        eprintln!(
+            "note: {} is cut off at line {}: {}; going on with what is before",
+            path.display(),
+            cut.line,
+            cut.reason
+        );
+    }
 }
 
 /// Lets a checker work for a bounded time and with bounded memory. Both bounds end in `Unknown`.

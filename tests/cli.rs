@@ -58,7 +58,7 @@ fn a_mistake_in_a_test_file_is_shown_where_it_stands() {
 
 #[test]
 fn wrong_arguments_are_told_what_there_is() {
-    let cases: [(&str, &[&str]); 7] = [
+    let cases: [(&str, &[&str]); 10] = [
         ("arg-unknown-test", &["run", "regster"]),
         ("arg-no-such-file", &["run", "./missing.yaml"]),
         ("arg-unknown-nemesis", &["run", "--nemesis", "choas"]),
@@ -66,6 +66,9 @@ fn wrong_arguments_are_told_what_there_is() {
         ("arg-bad-duration", &["run", "--time-limit", "30"]),
         ("arg-unknown-model", &["check", "test.yaml", "--model", "regsiter"]),
         ("arg-not-a-history", &["check", "test.yaml"]),
+        ("arg-bad-initial", &["check", "test.yaml", "--initial", "x"]),
+        ("arg-no-such-format", &["convert", "test.yaml", "out.xml"]),
+        ("arg-unknown-format", &["convert", "test.yaml", "out", "--to", "xml"]),
     ];
     for (name, args) in cases {
         let (code, stderr) = with_test("name: x\n", args);
@@ -165,6 +168,42 @@ fn a_stored_history_is_judged() {
         judged += 1;
     }
     assert!(judged > 0, "the corpus was not found");
+}
+
+#[test]
+fn a_history_of_others_is_judged_and_converted() {
+    let folder = tempfile::tempdir().unwrap();
+    let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("checkers/tests/formats");
+    let judged = run(tribunal(folder.path()).arg("check").arg(corpus.join("lines.edn")));
+    assert_eq!((judged.0, judged.2.as_str()), (0, ""), "{}", judged.1);
+    for (from, to) in [("lines.edn", "a.json"), ("a.json", "b.jsonl"), ("b.jsonl", "c.edn")] {
+        let from = if from == "lines.edn" { corpus.join(from) } else { from.into() };
+        let (code, stdout, stderr) = run(tribunal(folder.path()).arg("convert").arg(from).arg(to));
+        assert_eq!((code, stdout.as_str()), (0, ""), "{stderr}");
+        assert!(stderr.starts_with("8 events converted from "), "{stderr}");
+        assert_eq!(run(tribunal(folder.path()).arg("check").arg(to)), judged, "{to}");
+    }
+    let (code, stdout, _) = run(tribunal(folder.path()).args(["convert", "c.edn", "-", "--to", "jsonl"]));
+    let expected = std::fs::read_to_string(folder.path().join("b.jsonl")).unwrap();
+    assert_eq!((code, stdout), (0, expected));
+    let left: Vec<_> = std::fs::read_dir(folder.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+    assert_eq!(left.len(), 3, "{left:?}");
+
+    let started = "[0 :invoke :read nil] [0 :ok :read 0] [0 :invoke :read nil] [0 :ok :read nil]";
+    std::fs::write(folder.path().join("started.edn"), started).unwrap();
+    for (initial, expected) in [("0", 0), ("1", 1)] {
+        let args = ["check", "started.edn", "--initial", initial];
+        assert_eq!(run(tribunal(folder.path()).args(args)).0, expected, "{initial}");
+    }
+    std::fs::write(folder.path().join("idle.edn"), "[0 :invoke :write 1] [0 :fail :write 1]").unwrap();
+    let (code, stdout, _) = run(tribunal(folder.path()).args(["check", "idle.edn"]));
+    assert_eq!(code, 0, "{stdout}");
+    assert!(stdout.contains("no operation took effect"), "{stdout}");
+    std::fs::write(folder.path().join("broken.edn"), "{:process 0, :type :invoke}\n{:process 0 :type]}")
+        .unwrap();
+    let (code, _, stderr) = run(tribunal(folder.path()).args(["check", "broken.edn"]));
+    assert_eq!(code, 254);
+    insta::assert_snapshot!("arg-broken-edn", stderr);
 }
 
 #[test]

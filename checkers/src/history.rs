@@ -12,8 +12,11 @@
 //! A history alone is enough to judge. Deliberately without any knowledge of what is right.
 
 pub(crate) mod datum;
+pub mod edn;
 mod event;
 pub(crate) mod events;
+pub mod formats;
+pub mod json;
 pub mod jsonl;
 mod op;
 pub(crate) mod operations;

@@ -19,7 +19,7 @@ mod verdict;
 pub use budget::Budget;
 pub use history::{
     Cut, Event, Events, Header, History, HistoryError, Key, Kind, Meta, Mop, Op, OpOutcome, Operation,
-    Operations, Problem, Process, ReadMode, Ret, Value, jsonl, timeline,
+    Operations, Problem, Process, ReadMode, Ret, Value, edn, formats, json, jsonl, timeline,
 };
 pub use linearizability::{linearizable, linearizable_by, linearizable_from};
 pub use model::{Effect, Model, ModelName, RegisterLike, Special, models};

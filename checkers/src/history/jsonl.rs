@@ -29,8 +29,12 @@ use std::io::{self, BufRead, Write};
 
 use serde::Deserialize;
 
+pub(crate) use self::{
+    decode::Names,
+    encode::{push_str, push_value},
+};
 use self::{
-    decode::{Broken, Names, decode, without_position},
+    decode::{Broken, decode, without_position},
     encode::encode,
 };
 use crate::{Cut, Event, Events, Header, History};

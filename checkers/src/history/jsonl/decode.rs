@@ -17,13 +17,13 @@ use crate::{Event, Kind, Meta, Mop, Op, Process, ReadMode, Ret, Value};
 
 /// The same few names come again in every line; each is stored once.
 #[derive(Default)]
-pub(super) struct Names(FxHashMap<Box<str>, Arc<str>>);
+pub(crate) struct Names(FxHashMap<Box<str>, Arc<str>>);
 
 impl Names {
     /// Names beyond this many are not shared: error messages may all be different.
     const MAX: usize = 4096;
 
-    fn share(&mut self, name: Option<Cow<'_, str>>) -> Option<Arc<str>> {
+    pub(crate) fn share(&mut self, name: Option<Cow<'_, str>>) -> Option<Arc<str>> {
         let name = name?;
         if let Some(known) = self.0.get(&*name) {
             return Some(known.clone());

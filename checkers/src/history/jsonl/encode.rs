@@ -195,7 +195,7 @@ fn push_bool_field(line: &mut Vec<u8>, name: &[u8], truth: bool) {
     line.extend_from_slice(if truth { b"true" } else { b"false" });
 }
 
-fn push_value(line: &mut Vec<u8>, value: &Value) {
+pub(crate) fn push_value(line: &mut Vec<u8>, value: &Value) {
     match value {
         Value::Nil => line.extend_from_slice(b"null"),
         Value::Bool(truth) => line.extend_from_slice(if *truth { b"true" } else { b"false" }),
@@ -233,7 +233,7 @@ fn push_u64(line: &mut Vec<u8>, mut number: u64) {
     line.extend_from_slice(&digits[at..]);
 }
 
-fn push_str(line: &mut Vec<u8>, text: &str) {
+pub(crate) fn push_str(line: &mut Vec<u8>, text: &str) {
     line.push(b'"');
     let mut plain = 0;
     for (i, byte) in text.bytes().enumerate() {
