@@ -73,6 +73,16 @@ proptest! {
     }
 
     #[test]
+    fn old_snapshots_keep_snapshot_isolation(simulator in simulator()) {
+        // Without assumptions on keys, which old reads break.
+        let simulator = Simulator { isolation: Isolation::OldSnapshots, ..simulator };
+        let txns = load(simulator.datatype, &simulator.run());
+        let checker = checker(simulator.datatype, "snapshot-isolation", KeyAssumptions::default());
+        let verdict = checker.judge(&txns, &Budget::unlimited());
+        prop_assert_ne!(verdict.validity, Validity::Invalid, "{:#?}", verdict);
+    }
+
+    #[test]
     fn reading_what_is_committed_keeps_read_committed(simulator in simulator()) {
         // Registers are left out: their order is not that in which transactions that do not wait for each other return.
         let simulator =

@@ -11,6 +11,7 @@
 //! |---|---|
 //! | `cycle` | true |
 //! | `component_size` | how many transactions are entangled with each other |
+//! | `left_out` | how many transactions of a long cycle are not in `nodes`; all are in `operations` |
 //! | `nodes` | `name operation process outcome call ret mops`: mops in text, in the order of the program |
 //! | `edges` | `from to kind reason`, from and to as places in `nodes`; of dependencies also `key`, `values`, and `read`, the place in its mops of the read that shows it |
 //!
@@ -31,8 +32,12 @@ use super::{
 };
 use crate::Anomaly;
 
+/// The most transactions of a cycle that are explained; a longer one is told up to there.
+const MOST_NODES: usize = 64;
 /// The most micro-operations of one transaction in the picture.
 const MOST_DRAWN: usize = 12;
+/// The most micro-operations of one transaction in the data.
+const MOST_MOPS: usize = 1000;
 
 /// A cycle, edge by edge.
 pub(super) fn cycle(txns: &Transactions, reasons: &mut Reasons<'_>, found: &FoundCycle) -> Anomaly {
@@ -40,7 +45,7 @@ pub(super) fn cycle(txns: &Transactions, reasons: &mut Reasons<'_>, found: &Foun
     let names = Namer::new(txns, nodes);
     let mut message = String::new();
     let mut edges = Vec::new();
-    for (i, &kind) in found.cycle.kinds.iter().enumerate() {
+    for (i, &kind) in found.cycle.kinds.iter().enumerate().take(MOST_NODES) {
         let next = (i + 1) % nodes.len();
         let (a, b) = (nodes[i], nodes[next]);
         let reason = reasons.of(a, b, kind, &names);
@@ -57,10 +62,15 @@ pub(super) fn cycle(txns: &Transactions, reasons: &mut Reasons<'_>, found: &Foun
         }
         edges.push(edge);
     }
+    let left_out = nodes.len().saturating_sub(MOST_NODES);
+    if left_out > 0 {
+        message.push_str(&format!("; and so on over {left_out} more transactions, back to T1"));
+    }
     message.push_str(": a contradiction");
     let details = json!({
         "cycle": true,
         "component_size": found.component,
+        "left_out": left_out,
         "nodes": nodes_json(txns, nodes),
         "edges": edges,
     });
@@ -104,10 +114,9 @@ fn anomaly(
     let mut operations: Vec<usize> = nodes.iter().map(|node| txns.operation[*node as usize]).collect();
     operations.sort_unstable();
     let mut picture = String::new();
-    for (i, &node) in nodes.iter().enumerate() {
-        let mut parts = mops(txns, node);
-        let more = parts.len().saturating_sub(MOST_DRAWN);
-        parts.truncate(MOST_DRAWN);
+    for (i, &node) in nodes.iter().enumerate().take(MOST_NODES) {
+        let mut parts = mops(txns, node, MOST_DRAWN);
+        let more = txns.mops_of(node).len() - parts.len();
         if more > 0 {
             parts.push(format!("{more} more"));
         }
@@ -121,9 +130,10 @@ fn anomaly(
         ));
     }
     if let Some(kinds) = edges {
-        let steps = kinds.iter().enumerate().map(|(i, kind)| format!("T{} -{kind}-> ", i + 1));
+        let steps =
+            kinds.iter().enumerate().take(MOST_NODES).map(|(i, kind)| format!("T{} -{kind}-> ", i + 1));
         picture.push_str(&steps.collect::<String>());
-        picture.push_str("T1\n");
+        picture.push_str(if nodes.len() > MOST_NODES { "… -> T1\n" } else { "T1\n" });
     }
     let message = format!("{}, {}: {message}", kind.name(), kind.entry().meaning);
     Anomaly { name: kind.name().into(), message, operations, details, picture: Some(picture) }
@@ -147,10 +157,10 @@ fn nodes_json(txns: &Transactions, nodes: &[u32]) -> Vec<Json> {
             "outcome": outcome(txns, txn),
             "call": txns.begin[txn as usize],
             "ret": (end != NEVER).then_some(end),
-            "mops": mops(txns, txn),
+            "mops": mops(txns, txn, MOST_MOPS),
         })
     };
-    nodes.iter().enumerate().map(node).collect()
+    nodes.iter().enumerate().take(MOST_NODES).map(node).collect()
 }
 
 fn sentence(txns: &Transactions, finding: &Finding, names: &Namer<'_>) -> String {

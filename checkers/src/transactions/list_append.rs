@@ -22,7 +22,7 @@ use super::{
     input::{MopKind, Transactions, TxnOutcome},
     keys::{Entry, Inference, Learned, runs},
     models::Phenomenon,
-    writers::{Origin, Writers},
+    writers::{NONE, Origin, Writers},
 };
 
 /// The list that a transaction saw of others, before it appended itself.
@@ -78,6 +78,8 @@ pub(super) struct ListAppend<'a> {
     prev_good: Vec<u32>,
     /// Place read, and who then wrote.
     rmw: Vec<(u32, u32)>,
+    /// Of the last run that was asked for: whether it appends, and where first.
+    run_known: ((u32, u32), (bool, u32)),
 }
 
 impl Inference for ListAppend<'_> {
@@ -116,6 +118,7 @@ impl<'a> ListAppend<'a> {
             next_good: Vec::new(),
             prev_good: Vec::new(),
             rmw: Vec::new(),
+            run_known: ((NONE, NONE), (false, NONE)),
         }
     }
 
@@ -160,8 +163,7 @@ impl<'a> ListAppend<'a> {
                 self.learned.findings.push(finding);
             }
             if consistent && base < mop.len {
-                let (txn, mop_id) = (txn, entry.mop);
-                self.extended.push(Extended { txn, mop: mop_id, at: mop.at, len: mop.len, base });
+                self.extended.push(Extended { txn, mop: entry.mop, at: mop.at, len: mop.len, base });
             }
             if !ends_in_own {
                 self.loose.push((txn, entry.mop));

@@ -13,7 +13,7 @@ use serde_json::{Value as Json, json};
 use super::{
     Options,
     graph::EdgeKind,
-    input::{Datatype, MopKind, NIL, Transactions},
+    input::{Datatype, MopKind, Transactions},
     keys::{Inference, KeyIndex},
     list_append::ListAppend,
     rw_register::{RwRegister, Source, VersionEdge},
@@ -220,8 +220,8 @@ impl ListAppend<'_> {
     }
 }
 
-/// The micro-operations of a transaction in words.
-pub(super) fn mops(txns: &Transactions, txn: u32) -> Vec<String> {
+/// The first micro-operations of a transaction in words.
+pub(super) fn mops(txns: &Transactions, txn: u32, most: usize) -> Vec<String> {
     let list = txns.datatype == Datatype::ListAppend;
     let text = |mop: &super::input::Mop| {
         let key = &txns.keys[mop.key as usize];
@@ -233,6 +233,5 @@ pub(super) fn mops(txns: &Transactions, txn: u32) -> Vec<String> {
             (MopKind::Read, false) => format!("r {key} -> {}", short(&txns.values[mop.at as usize])),
         }
     };
-    debug_assert_eq!(txns.values[NIL as usize], crate::Value::Nil);
-    txns.mops_of(txn).iter().map(text).collect()
+    txns.mops_of(txn).iter().take(most).map(text).collect()
 }

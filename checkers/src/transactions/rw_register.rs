@@ -112,7 +112,7 @@ pub(super) struct RwRegister<'a> {
 }
 
 /// Of each key at most so many edges for every micro-operation, and some.
-const EDGES_PER_ENTRY: usize = 64;
+const EDGES_PER_ENTRY: usize = 128;
 
 impl Inference for RwRegister<'_> {
     fn key(&mut self, key: u32, entries: &[Entry]) {

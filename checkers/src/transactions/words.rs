@@ -9,6 +9,8 @@
 
 use std::fmt::Write;
 
+use rustc_hash::FxHashMap;
+
 use super::input::Transactions;
 use crate::Value;
 
@@ -20,17 +22,17 @@ const ENDS: (usize, usize) = (8, 8);
 /// Names of the transactions in one explanation.
 pub(super) struct Namer<'a> {
     txns: &'a Transactions,
-    named: &'a [u32],
+    places: FxHashMap<u32, usize>,
 }
 
 impl<'a> Namer<'a> {
     /// T1, T2, … in this order.
-    pub(super) fn new(txns: &'a Transactions, named: &'a [u32]) -> Self {
-        Namer { txns, named }
+    pub(super) fn new(txns: &'a Transactions, named: &[u32]) -> Self {
+        Namer { txns, places: named.iter().enumerate().map(|(place, txn)| (*txn, place)).collect() }
     }
 
     pub(super) fn of(&self, txn: u32) -> String {
-        match self.named.iter().position(|other| *other == txn) {
+        match self.places.get(&txn) {
             Some(place) => format!("T{}", place + 1),
             None => format!("operation {}", self.txns.operation[txn as usize]),
         }
@@ -68,5 +70,5 @@ pub(super) fn list(txns: &Transactions, elements: &[u32]) -> String {
 
 /// Nanoseconds for people.
 pub(super) fn ms(ns: u64) -> String {
-    format!("{:.3} ms", ns as f64 / 1e6)
+    if ns < 1000 { format!("{ns} ns") } else { format!("{:.3} ms", ns as f64 / 1e6) }
 }

@@ -23,6 +23,8 @@ pub(crate) enum Isolation {
     StrictSerializable,
     /// Reads from the state at the start; whoever commits first wins.
     Snapshot,
+    /// The same, but the start may be before the call: what a lagging replica does.
+    OldSnapshots,
     /// Reads from the state at the start; nobody wins.
     LostUpdates,
     /// Every read sees what is committed then; nobody wins.
@@ -87,6 +89,7 @@ enum Phase {
     Idle,
     Invoked,
     Started,
+    Called,
     Committed,
 }
 
@@ -136,7 +139,11 @@ impl Simulator {
                     }
                     client.phase = Phase::Started;
                 }
-                Phase::Started => {
+                Phase::Started if self.isolation == Isolation::OldSnapshots => {
+                    all[client.at].call = time;
+                    client.phase = Phase::Called;
+                }
+                Phase::Started | Phase::Called => {
                     let txn = &mut all[client.at];
                     let behind = self.stale_at.is_some_and(|at| !stale && client.at >= at);
                     stale |= self.commit(&mut rng, txn, &client.snapshot, &mut keys, behind);
@@ -155,6 +162,7 @@ impl Simulator {
                 }
             }
         }
+        all.sort_by_key(|txn| txn.call);
         all
     }
 
@@ -192,7 +200,8 @@ impl Simulator {
             matches!(step, Step::Write(..)) && now(*key) != *then
         };
         if rng.random_range(0..1000) < self.fail
-            || (self.isolation == Isolation::Snapshot && txn.steps.iter().zip(snapshot).any(conflict))
+            || (matches!(self.isolation, Isolation::Snapshot | Isolation::OldSnapshots)
+                && txn.steps.iter().zip(snapshot).any(conflict))
         {
             txn.outcome = TxnOutcome::Fail;
             return false;
@@ -206,7 +215,7 @@ impl Simulator {
                     let versions = &keys[*key as usize].versions;
                     let mut seen = match self.isolation {
                         Isolation::StrictSerializable | Isolation::ReadCommitted => versions.len(),
-                        Isolation::Snapshot | Isolation::LostUpdates => *then,
+                        _ => *then,
                     };
                     if behind && seen >= 4 {
                         (seen, old) = (seen - 4, true);

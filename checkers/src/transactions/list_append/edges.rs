@@ -107,6 +107,7 @@ impl ListAppend<'_> {
             }
         }
         self.rmw.clear();
+        self.run_known = ((NONE, NONE), (false, NONE));
         let (seen, loose) = (std::mem::take(&mut self.seen), std::mem::take(&mut self.loose));
         let mut disagreeing: Option<Finding> = None;
         for seen in &seen {
@@ -156,18 +157,7 @@ impl ListAppend<'_> {
                 self.learned.findings.push(finding);
             }
         }
-        let mut first_own = NONE;
-        let mut writes = false;
-        for entry in &entries[seen.run.0 as usize..seen.run.1 as usize] {
-            let mop = &self.txns.mops[entry.mop as usize];
-            if mop.kind == MopKind::Write {
-                let writer = self.writers.of(mop.at);
-                writes = true;
-                if writer.origin == Origin::Txn(txn) {
-                    first_own = first_own.min(writer.place);
-                }
-            }
-        }
+        let (writes, first_own) = self.own_appends(txn, seen.run, entries);
         if first_own < len {
             let value = self.txns.elements[(order.elements.0 + first_own) as usize];
             let finding = Finding::new(Phenomenon::FutureRead, key, &[txn]).value(value).mop(seen.mop);
@@ -184,6 +174,27 @@ impl ListAppend<'_> {
                 self.learned.findings.push(finding.value(value));
             }
         }
+    }
+
+    /// Whether the transaction appends to the key, and where the first of these appends stands in the order.
+    fn own_appends(&mut self, txn: u32, run: (u32, u32), entries: &[Entry]) -> (bool, u32) {
+        // Reads of one transaction come together: do not go through a long one for each of them.
+        if self.run_known.0 == run {
+            return self.run_known.1;
+        }
+        let mut found = (false, NONE);
+        for entry in &entries[run.0 as usize..run.1 as usize] {
+            let mop = &self.txns.mops[entry.mop as usize];
+            if mop.kind == MopKind::Write {
+                let writer = self.writers.of(mop.at);
+                found.0 = true;
+                if writer.origin == Origin::Txn(txn) {
+                    found.1 = found.1.min(writer.place);
+                }
+            }
+        }
+        self.run_known = (run, found);
+        found
     }
 
     /// A read that fits no order: only whose appends it saw can be said.

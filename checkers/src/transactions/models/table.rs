@@ -108,18 +108,23 @@ pub const PHENOMENA: &[PhenomenonEntry] = &[
     row(
         G0Process,
         "G0-process",
-        "the same with the order of processes",
+        "a cycle of write dependencies and the order of processes",
         &[(G1cProcess, TRIVIAL), (G0Realtime, SESSIONS)],
     ),
-    row(G0Realtime, "G0-realtime", "the same with real time", &[(G1cRealtime, TRIVIAL)]),
+    row(G0Realtime, "G0-realtime", "a cycle of write dependencies and real time", &[(G1cRealtime, TRIVIAL)]),
     row(G1c, "G1c", "a cycle of write and read dependencies", &[(G1, "Adya"), (G1cProcess, TRIVIAL)]),
     row(
         G1cProcess,
         "G1c-process",
-        "the same with the order of processes",
+        "a cycle of write and read dependencies and the order of processes",
         &[(G1Process, TRIVIAL), (G1cRealtime, SESSIONS)],
     ),
-    row(G1cRealtime, "G1c-realtime", "the same with real time", &[(G1Realtime, TRIVIAL)]),
+    row(
+        G1cRealtime,
+        "G1c-realtime",
+        "a cycle of write and read dependencies and real time",
+        &[(G1Realtime, TRIVIAL)],
+    ),
     row(
         GSingle,
         "G-single",
@@ -129,10 +134,15 @@ pub const PHENOMENA: &[PhenomenonEntry] = &[
     row(
         GSingleProcess,
         "G-single-process",
-        "the same with the order of processes",
+        "a cycle with exactly one anti-dependency and the order of processes",
         &[(GNonadjacentProcess, "Elle"), (GSingleRealtime, SESSIONS)],
     ),
-    row(GSingleRealtime, "G-single-realtime", "the same with real time", &[(GNonadjacentRealtime, "Elle")]),
+    row(
+        GSingleRealtime,
+        "G-single-realtime",
+        "a cycle with exactly one anti-dependency and real time",
+        &[(GNonadjacentRealtime, "Elle")],
+    ),
     row(
         GNonadjacent,
         "G-nonadjacent",
@@ -142,13 +152,13 @@ pub const PHENOMENA: &[PhenomenonEntry] = &[
     row(
         GNonadjacentProcess,
         "G-nonadjacent-process",
-        "the same with the order of processes",
+        "a cycle with several anti-dependencies, no two of them in a row, and the order of processes",
         &[(G2ItemProcess, "Elle"), (GNonadjacentRealtime, SESSIONS)],
     ),
     row(
         GNonadjacentRealtime,
         "G-nonadjacent-realtime",
-        "the same with real time",
+        "a cycle with several anti-dependencies, no two of them in a row, and real time",
         &[(G2ItemRealtime, "Elle")],
     ),
     row(
@@ -160,10 +170,15 @@ pub const PHENOMENA: &[PhenomenonEntry] = &[
     row(
         G2ItemProcess,
         "G2-item-process",
-        "the same with the order of processes",
+        "a cycle with two anti-dependencies in a row and the order of processes",
         &[(G2Process, TRIVIAL), (G2ItemRealtime, SESSIONS)],
     ),
-    row(G2ItemRealtime, "G2-item-realtime", "the same with real time", &[(G2Realtime, TRIVIAL)]),
+    row(
+        G2ItemRealtime,
+        "G2-item-realtime",
+        "a cycle with two anti-dependencies in a row and real time",
+        &[(G2Realtime, TRIVIAL)],
+    ),
     row(G1a, "G1a", "aborted read: what a failed transaction wrote was read", &[(G1, "Adya")]),
     row(
         G1b,
@@ -216,11 +231,16 @@ pub const PHENOMENA: &[PhenomenonEntry] = &[
         &[(GSingle, "Adya: a cycle of one anti-dependency and write dependencies, all of one key")],
     ),
     row(G1, "G1", "G1a, G1b or G1c", &[(G1Process, TRIVIAL)]),
-    row(G1Process, "G1-process", "the same with the order of processes", &[(G1Realtime, SESSIONS)]),
-    row(G1Realtime, "G1-realtime", "the same with real time", &[]),
+    row(G1Process, "G1-process", "G1a, G1b or G1c with the order of processes", &[(G1Realtime, SESSIONS)]),
+    row(G1Realtime, "G1-realtime", "G1a, G1b or G1c with real time", &[]),
     row(G2, "G2", "a cycle with an anti-dependency", &[(G2Process, TRIVIAL)]),
-    row(G2Process, "G2-process", "the same with the order of processes", &[(G2Realtime, SESSIONS)]),
-    row(G2Realtime, "G2-realtime", "the same with real time", &[]),
+    row(
+        G2Process,
+        "G2-process",
+        "a cycle with an anti-dependency and the order of processes",
+        &[(G2Realtime, SESSIONS)],
+    ),
+    row(G2Realtime, "G2-realtime", "a cycle with an anti-dependency and real time", &[]),
     row(
         WriteSkew,
         "write-skew",

@@ -13,6 +13,9 @@ use crate::transactions::{
     components::SubGraph, findings::Finding, input::NEVER, models::Phenomenon, scc, writers::NONE,
 };
 
+/// Going through the frontier is cheap next to an edge.
+const STEPS_PER_EDGE: usize = 16;
+
 impl RwRegister<'_> {
     /// Fills `order`; whether that stayed within the bound.
     pub(super) fn order_versions(&mut self, key: u32, most: usize) -> bool {
@@ -80,18 +83,18 @@ impl RwRegister<'_> {
         // A call comes before a return at the same moment: intervals are closed.
         moments.sort_unstable();
         let mut frontier: Vec<u32> = Vec::new();
-        let mut steps = 0;
+        let (mut steps, made) = (0, self.order.len());
         for (_, returns, i) in moments {
             let touch = self.touches[i as usize];
+            steps += frontier.len();
+            if steps > STEPS_PER_EDGE * most || self.order.len() > made + most {
+                return false;
+            }
             if returns {
                 let begin = self.txns.begin[touch.txn as usize];
                 frontier.retain(|&j| self.txns.end[self.touches[j as usize].txn as usize] >= begin);
                 frontier.push(i);
                 continue;
-            }
-            steps += frontier.len();
-            if steps > most {
-                return false;
             }
             for &j in &frontier {
                 let last = self.touches[j as usize];
