@@ -106,10 +106,10 @@ pub(super) fn suspects(txns: &Transactions, graph: &Graph) -> Option<Suspects> {
         return None;
     }
     let windows = merge(windows);
-    for txn in 0..n {
+    for (txn, suspect) in suspect.iter_mut().enumerate() {
         let next = windows.partition_point(|window| window.1 < txns.begin[txn]);
         let inside = windows.get(next).is_some_and(|window| window.0 <= txns.end[txn]);
-        suspect[txn] |= inside && txns.outcome[txn] != TxnOutcome::Fail;
+        *suspect |= inside && txns.outcome[txn] != TxnOutcome::Fail;
     }
     let nodes: Vec<u32> = (0..n as u32).filter(|&txn| suspect[txn as usize]).collect();
     let mut local = vec![NONE; n];

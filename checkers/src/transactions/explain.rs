@@ -180,17 +180,18 @@ fn sentence(txns: &Transactions, finding: &Finding, names: &Namer<'_>) -> String
             super::input::Datatype::RwRegister => short(&txns.values[mop.at as usize]),
         }
     };
-    let others = match finding.more {
+    let others = |did: &str| match finding.more {
         0 => String::new(),
-        more => format!(", and so did {more} more"),
+        more => format!("; {more} more {did}"),
     };
     match finding.kind {
         G1a => format!(
-            "{} observed {} in key {key}, which {} wrote, and {} failed{others}",
+            "{} observed {} in key {key}, which {} wrote, and {} failed{}",
             t(1),
             value(0),
             t(0),
-            t(0)
+            t(0),
+            others("observed it as well")
         ),
         G1b => format!(
             "{} observed {} in key {key}, which {} wrote, and {} then wrote more to the key: its state was not meant to be seen",
@@ -208,11 +209,12 @@ fn sentence(txns: &Transactions, finding: &Finding, names: &Namer<'_>) -> String
             format!("{} found {} in key {key}, in which {} stands twice", t(0), read(0), value(0))
         }
         IncompatibleOrder => format!(
-            "{} found {} in key {key}, and {} found {}: neither is how the other began{others}",
+            "{} found {} in key {key}, and {} found {}: neither is how the other began{}",
             t(0),
             read(0),
             t(1),
-            read(1)
+            read(1),
+            others("do not fit the first either")
         ),
         DirtyUpdate => format!(
             "{} wrote {} to key {key} and failed, and {} wrote {} on top of it",
@@ -222,10 +224,20 @@ fn sentence(txns: &Transactions, finding: &Finding, names: &Namer<'_>) -> String
             value(1)
         ),
         LostUpdate => {
-            format!("{} and {} read the same version of key {key}, and both wrote to it{others}", t(0), t(1))
+            format!(
+                "{} and {} read the same version of key {key}, and both wrote to it{}",
+                t(0),
+                t(1),
+                others("did so too")
+            )
         }
         FutureRead => format!("{} observed {} in key {key}, which it wrote only later", t(0), value(0)),
-        GarbageRead => format!("{} observed {} in key {key}, which nobody wrote{others}", t(0), value(0)),
+        GarbageRead => format!(
+            "{} observed {} in key {key}, which nobody wrote{}",
+            t(0),
+            value(0),
+            others("observed it as well")
+        ),
         GCursor => format!(
             "{} read key {key}, {} then wrote {}, and {} wrote to the key after that without having seen it",
             t(0),

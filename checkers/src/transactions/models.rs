@@ -76,7 +76,7 @@ impl FromStr for ConsistencyModel {
 
     fn from_str(name: &str) -> Result<Self, String> {
         let is = |text: &&str| text.eq_ignore_ascii_case(name);
-        let found = CONSISTENCY_MODELS.iter().position(|m| is(&m.name) || m.synonyms.iter().any(|s| is(s)));
+        let found = CONSISTENCY_MODELS.iter().position(|m| is(&m.name) || m.synonyms.iter().any(is));
         found.map(|place| ConsistencyModel(place as u8)).ok_or_else(|| {
             let names: Vec<_> = CONSISTENCY_MODELS.iter().map(|model| model.name).collect();
             format!("unknown consistency model \"{name}\": use one of {}", names.join(", "))
