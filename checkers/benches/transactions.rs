@@ -50,9 +50,13 @@ fn judge(c: &mut Criterion) {
             Datatype::ListAppend => list_append(options),
             Datatype::RwRegister => rw_register(options),
         };
-        let before = resident_mb();
+        let (before, cpu) = (resident_mb(), cpu_ms());
         let verdict = checker.judge(&txns, &Budget::unlimited());
-        println!("{name}: {before} MB loaded, at most {} MB while judging", resident_mb());
+        println!(
+            "{name}: {before} MB loaded, at most {} MB while judging, which took {} ms of processors",
+            resident_mb(),
+            cpu_ms() - cpu
+        );
         assert_eq!(verdict.validity, expected, "{name}: {:?}", verdict.reason);
         println!(
             "{name}: {} components {} steps {:?}",
@@ -64,6 +68,14 @@ fn judge(c: &mut Criterion) {
     }
     group.finish();
     from_history(transactions);
+}
+
+/// Time that processors spent on this process, to 10 ms: what a busy machine does not falsify.
+fn cpu_ms() -> u64 {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    let fields: Vec<u64> =
+        stat.rsplit(')').next().unwrap_or("").split(' ').map(|f| f.parse().unwrap_or(0)).collect();
+    10 * (fields.get(12).unwrap_or(&0) + fields.get(13).unwrap_or(&0))
 }
 
 /// The most memory that was resident since this was asked last, in MB.

@@ -39,7 +39,33 @@ impl RwRegister<'_> {
             None => all,
             Some(_) => self.without_circles(key, &kept),
         };
+        self.leave_out_shortcuts(STEPS_PER_EDGE * most);
         complete
+    }
+
+    /// Leaves out an edge where two others lead to the same, each of a version with a writer in between: that cycles lead
+    /// through it changes none to a milder class. The order has no circle and is sorted. Skipped where it costs too much.
+    fn leave_out_shortcuts(&mut self, most: usize) {
+        let order = &self.order;
+        let mut first = vec![0u32; self.versions.len() + 1];
+        order.iter().for_each(|edge| first[edge.from as usize + 1] += 1);
+        for version in 0..self.versions.len() {
+            first[version + 1] += first[version];
+        }
+        let after =
+            |version: u32| &order[first[version as usize] as usize..first[version as usize + 1] as usize];
+        if order.iter().map(|edge| after(edge.to).len()).sum::<usize>() > most {
+            return;
+        }
+        let mut two_away = vec![NONE; self.versions.len()];
+        let mut kept = Vec::with_capacity(order.len());
+        for from in 0..self.versions.len() as u32 {
+            for edge in after(from).iter().flat_map(|edge| after(edge.to)) {
+                two_away[edge.to as usize] = from;
+            }
+            kept.extend(after(from).iter().filter(|edge| two_away[edge.to as usize] != from));
+        }
+        self.order = kept;
     }
 
     fn before(&mut self, from: u32, to: u32, source: Source, by: (u32, u32)) {
