@@ -172,6 +172,9 @@ lists! {
         2 0-20 ok r 1 [1 2]
         3 0-20 ok r 1 [2 1]
         4 0-20 ok r 1 [2]"
+    incompatible_with_the_writer "incompatible-order" "
+        0 0-10 ok append 1 1; append 1 2
+        1 20-30 ok r 1 [2 1]"
     dirty_update "dirty-update" "
         0 0-10 fail append 1 1
         1 0-10 ok append 1 2

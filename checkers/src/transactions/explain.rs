@@ -208,6 +208,15 @@ fn sentence(txns: &Transactions, finding: &Finding, names: &Namer<'_>) -> String
         DuplicateElements => {
             format!("{} found {} in key {key}, in which {} stands twice", t(0), read(0), value(0))
         }
+        IncompatibleOrder if finding.values.len() == 2 => format!(
+            "{} found {} in key {key}, with {} before {}, but {} appended {} first",
+            t(0),
+            read(0),
+            value(0),
+            value(1),
+            t(1),
+            value(1)
+        ),
         IncompatibleOrder => format!(
             "{} found {} in key {key}, and {} found {}: neither is how the other began{}",
             t(0),

@@ -141,7 +141,7 @@ impl<'a> ListAppend<'a> {
         for (i, entry) in run.iter().enumerate() {
             let mop = &txns.mops[entry.mop as usize];
             if mop.kind == MopKind::Write {
-                self.writers.add(mop.at, txn, outcome, Some(i) == last);
+                self.writers.add(mop.at, txn, entry.mop, outcome, Some(i) == last);
                 self.own.push(mop.at);
                 continue;
             }

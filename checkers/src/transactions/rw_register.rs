@@ -163,7 +163,7 @@ impl<'a> RwRegister<'a> {
         for (i, entry) in run.iter().enumerate() {
             let mop = &txns.mops[entry.mop as usize];
             if mop.kind == MopKind::Write {
-                self.writers.add(mop.at, txn, outcome, Some(i) == last);
+                self.writers.add(mop.at, txn, entry.mop, outcome, Some(i) == last);
                 (current, touch.write) = (mop.at, mop.at);
             } else if outcome == TxnOutcome::Ok {
                 if current == NONE {

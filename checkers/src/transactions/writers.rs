@@ -45,6 +45,8 @@ impl Origin {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Writer {
     pub(super) origin: Origin,
+    /// The micro-operation that wrote it.
+    pub(super) mop: u32,
     /// Whether the writer wrote nothing after it to the key.
     pub(super) last: bool,
     /// How many may have written it.
@@ -53,7 +55,7 @@ pub(super) struct Writer {
     pub(super) place: u32,
 }
 
-const GARBAGE: Writer = Writer { origin: Origin::Nobody, last: true, count: 0, place: NONE };
+const GARBAGE: Writer = Writer { origin: Origin::Nobody, mop: NONE, last: true, count: 0, place: NONE };
 
 /// Values of one key, by their number.
 #[derive(Default)]
@@ -66,7 +68,7 @@ impl Writers {
         self.by_value.clear();
     }
 
-    pub(super) fn add(&mut self, value: u32, txn: u32, outcome: TxnOutcome, last: bool) {
+    pub(super) fn add(&mut self, value: u32, txn: u32, mop: u32, outcome: TxnOutcome, last: bool) {
         let writer = self.by_value.entry(value).or_insert(GARBAGE);
         if outcome == TxnOutcome::Fail {
             if writer.count == 0 {
@@ -75,7 +77,7 @@ impl Writers {
             return;
         }
         writer.origin = if writer.count == 0 { Origin::Txn(txn) } else { Origin::Ambiguous };
-        writer.last = last;
+        (writer.last, writer.mop) = (last, mop);
         writer.count += 1;
     }
 

@@ -96,15 +96,7 @@ impl ListAppend<'_> {
     pub(super) fn edges(&mut self, order: &Order, entries: &[Entry]) {
         let list = self.slice(order.elements.0, order.elements.1);
         if order.total {
-            let mut before = None;
-            for origin in &self.origins[order.origins as usize..] {
-                if let Some(txn) = origin.good()
-                    && let Some(before) = before.replace(txn)
-                    && before != txn
-                {
-                    self.learned.edges.push(Edge::new(before, txn, EdgeKind::Ww));
-                }
-            }
+            self.chain(order, list);
         }
         self.rmw.clear();
         self.run_known = ((NONE, NONE), (false, NONE));
@@ -132,6 +124,29 @@ impl ListAppend<'_> {
         (self.seen, self.loose) = (seen, loose);
         disagreeing.into_iter().for_each(|finding| self.learned.findings.push(finding));
         self.lost_updates(order.key);
+    }
+
+    /// Edges along the order. Neighbours of one writer must come in the order of its program.
+    fn chain(&mut self, order: &Order, list: &[u32]) {
+        let mut before: Option<(u32, u32)> = None;
+        let mut shuffled: Option<Finding> = None;
+        for (&value, origin) in list.iter().zip(&self.origins[order.origins as usize..]) {
+            let Some(txn) = origin.good() else { continue };
+            match before.replace((txn, value)) {
+                Some((other, _)) if other != txn => {
+                    self.learned.edges.push(Edge::new(other, txn, EdgeKind::Ww));
+                }
+                Some((_, earlier)) if self.writers.of(value).mop < self.writers.of(earlier).mop => {
+                    shuffled.get_or_insert_with(|| {
+                        let txns = [order.reader.0, txn];
+                        let finding = Finding::new(Phenomenon::IncompatibleOrder, order.key, &txns);
+                        finding.mop(order.reader.1).value(earlier).value(value)
+                    });
+                }
+                _ => {}
+            }
+        }
+        shuffled.into_iter().for_each(|finding| self.learned.findings.push(finding));
     }
 
     /// A read that fits the order.

@@ -196,7 +196,7 @@ pub const PHENOMENA: &[PhenomenonEntry] = &[
     row(
         IncompatibleOrder,
         "incompatible-order",
-        "two reads of a list, neither a prefix of the other",
+        "two reads of a list, neither a prefix of the other, or one that disagrees with its writer",
         &[(G1a, "Elle: at least one of them was never committed")],
     ),
     row(
