@@ -58,7 +58,7 @@ fn a_mistake_in_a_test_file_is_shown_where_it_stands() {
 
 #[test]
 fn wrong_arguments_are_told_what_there_is() {
-    let cases: [(&str, &[&str]); 10] = [
+    let cases: [(&str, &[&str]); 13] = [
         ("arg-unknown-test", &["run", "regster"]),
         ("arg-no-such-file", &["run", "./missing.yaml"]),
         ("arg-unknown-nemesis", &["run", "--nemesis", "choas"]),
@@ -66,6 +66,12 @@ fn wrong_arguments_are_told_what_there_is() {
         ("arg-bad-duration", &["run", "--time-limit", "30"]),
         ("arg-unknown-model", &["check", "test.yaml", "--model", "regsiter"]),
         ("arg-not-a-history", &["check", "test.yaml"]),
+        ("arg-unknown-checker", &["check", "test.yaml", "--checker", "list-apend"]),
+        (
+            "arg-unknown-consistency",
+            &["check", "test.yaml", "--checker", "list-append", "--consistency-model", "x"],
+        ),
+        ("arg-needless-model", &["check", "test.yaml", "--checker", "rw-register", "--model", "kv"]),
         ("arg-bad-initial", &["check", "test.yaml", "--initial", "x"]),
         ("arg-no-such-format", &["convert", "test.yaml", "out.xml"]),
         ("arg-unknown-format", &["convert", "test.yaml", "out", "--to", "xml"]),

@@ -14,6 +14,7 @@ mod history;
 mod linearizability;
 mod model;
 pub mod performance;
+pub mod transactions;
 mod verdict;
 
 pub use budget::Budget;
@@ -37,8 +38,12 @@ pub trait Checker: Send + Sync {
 
 /// The checkers of this crate: name and one line each.
 pub fn checkers() -> &'static [(&'static str, &'static str)] {
-    &[(
-        linearizability::NAME,
-        "each operation seems to take effect at one instant between its call and its return",
-    )]
+    &[
+        (
+            linearizability::NAME,
+            "each operation seems to take effect at one instant between its call and its return",
+        ),
+        (transactions::LIST_APPEND, "transactions that append to lists keep their consistency model"),
+        (transactions::RW_REGISTER, "transactions that overwrite registers keep their consistency model"),
+    ]
 }

@@ -4,9 +4,10 @@ use super::{Failure, OrArguments};
 use crate::{exit, judge, report, scenario::Bounds, scenario::diagnostic::did_you_mean};
 use anyhow::{anyhow, bail};
 use checkers::{
-    ModelName, Op, OpOutcome, Operation, Validity, Value,
+    Checker, ModelName, Op, OpOutcome, Operation, Validity, Value,
     formats::{Format, NilReads, Options},
     linearizable_from,
+    transactions::{self, ConsistencyModel, KeyAssumptions, list_append, rw_register},
 };
 use nemesis::Span;
 use std::path::PathBuf;
@@ -19,9 +20,15 @@ pub(super) struct Args {
     /// The checker
     #[arg(long, default_value = "linearizable")]
     checker: String,
-    /// The model
-    #[arg(long, default_value = "cas-register")]
-    model: String,
+    /// For linearizable: the model [default: cas-register]
+    #[arg(long)]
+    model: Option<String>,
+    /// For list-append and rw-register: what the system claims, as Elle calls it [default: strict-serializable]
+    #[arg(long)]
+    consistency_model: Option<String>,
+    /// For rw-register: what may be assumed of each key; linearizable, sequential or wfr (writes follow reads)
+    #[arg(long)]
+    keys: Option<String>,
     /// What is there at first, as JSON: what each key holds, a counter's number, a list of elements, a semaphore's permits.
     /// In edn and json histories reads of null say nothing then
     #[arg(long, default_value = "null")]
@@ -41,8 +48,8 @@ pub(super) struct Args {
 }
 
 pub(super) fn main(args: Args) -> Result<u8, Failure> {
-    let model = choose(&args).or_arguments()?;
     let initial = initial(&args.initial).or_arguments()?;
+    let checker = choose(&args, &initial).or_arguments()?;
     let path = judge::history_file(&args.file);
     // As for Knossos: a register that is never absent was not read.
     let nil_reads = if initial == Value::Nil { NilReads::Absent } else { NilReads::Unknown };
@@ -52,8 +59,7 @@ pub(super) fn main(args: Args) -> Result<u8, Failure> {
     judge::note_cut(&path, &history);
     let operations = history.paired().map_err(|e| anyhow!("{}: {e}", path.display())).or_arguments()?;
     let bounds = Bounds { check: args.time_limit, check_memory_mb: args.memory, ..Bounds::default() };
-    let checker = linearizable_from(model, initial).map_err(anyhow::Error::msg).or_arguments()?;
-    let mut verdict = judge::bounded(&checker, &history, &bounds);
+    let mut verdict = judge::bounded(&*checker, &history, &bounds);
     // Ours may be what is left of a run that died, and that is no pass.
     if format != Format::Jsonl
         && verdict.validity == Validity::Unknown
@@ -84,15 +90,59 @@ fn is_moot(operation: &Operation) -> bool {
     }
 }
 
-fn choose(args: &Args) -> anyhow::Result<ModelName> {
+fn choose(args: &Args, initial: &Value) -> anyhow::Result<Box<dyn Checker>> {
     let names: Vec<&str> = checkers::checkers().iter().map(|c| c.0).collect();
-    if !names.contains(&args.checker.as_str()) {
-        let hint = did_you_mean(&args.checker, &names);
-        bail!("there is no checker `{}`{hint} (there is {})", args.checker, names.join(", "));
+    let needless = |flag: &str, given: bool| match given {
+        true => bail!("--{flag} means nothing to the checker {}", args.checker),
+        false => Ok(()),
+    };
+    match args.checker.as_str() {
+        "linearizable" => {
+            needless("consistency-model", args.consistency_model.is_some())?;
+            needless("keys", args.keys.is_some())?;
+            let checker = linearizable_from(model(args)?, initial.clone()).map_err(anyhow::Error::msg)?;
+            Ok(Box::new(checker))
+        }
+        name @ ("list-append" | "rw-register") => {
+            needless("model", args.model.is_some())?;
+            needless("initial", *initial != Value::Nil)?;
+            let mut options = transactions::Options { keys: assumptions(args)?, ..Default::default() };
+            if let Some(name) = &args.consistency_model {
+                options.consistency_model = name.parse::<ConsistencyModel>().map_err(anyhow::Error::msg)?;
+            }
+            if name == "list-append" {
+                needless("keys", args.keys.is_some())?;
+                return Ok(Box::new(list_append(options)));
+            }
+            Ok(Box::new(rw_register(options)))
+        }
+        other => {
+            let hint = did_you_mean(other, &names);
+            bail!("there is no checker `{other}`{hint} (there is {})", names.join(", "))
+        }
     }
+}
+
+fn model(args: &Args) -> anyhow::Result<ModelName> {
+    let name = args.model.as_deref().unwrap_or("cas-register");
     let models: Vec<&str> = checkers::models().iter().map(|m| m.0).collect();
-    args.model.parse().map_err(|_| {
-        let hint = did_you_mean(&args.model, &models);
-        anyhow!("there is no model `{}`{hint} (there is {})", args.model, models.join(", "))
+    name.parse().map_err(|_| {
+        let hint = did_you_mean(name, &models);
+        anyhow!("there is no model `{name}`{hint} (there is {})", models.join(", "))
+    })
+}
+
+fn assumptions(args: &Args) -> anyhow::Result<KeyAssumptions> {
+    let none = KeyAssumptions::default();
+    Ok(match args.keys.as_deref() {
+        None => none,
+        Some("linearizable") => KeyAssumptions { linearizable: true, ..none },
+        Some("sequential") => KeyAssumptions { sequential: true, ..none },
+        Some("wfr") => KeyAssumptions { wfr: true, ..none },
+        Some(other) => {
+            let known = ["linearizable", "sequential", "wfr"];
+            let hint = did_you_mean(other, &known);
+            bail!("nothing is known as keys that are `{other}`{hint} (there is {})", known.join(", "))
+        }
     })
 }
