@@ -9,6 +9,7 @@
 //! Deliberately pure: no async, no files, no clock, no randomness. A history goes in, a verdict comes out, the same one
 //! every time; how long a judge may think is decided outside, through a [`Budget`].
 
+pub mod bench;
 mod budget;
 mod history;
 mod linearizability;
@@ -45,5 +46,11 @@ pub fn checkers() -> &'static [(&'static str, &'static str)] {
         ),
         (transactions::LIST_APPEND, "transactions that append to lists keep their consistency model"),
         (transactions::RW_REGISTER, "transactions that overwrite registers keep their consistency model"),
+        bench::BENCH[0],
+        bench::BENCH[1],
+        bench::BENCH[2],
+        bench::BENCH[3],
+        bench::BENCH[4],
+        bench::BENCH[5],
     ]
 }

@@ -156,7 +156,7 @@ fn blocked_calls_go_on() {
     let timeout = -i64::from(libc::ETIMEDOUT);
     let wanted = [("nanosleep", 0), ("poll", 0), ("futex", timeout), ("select", 0), ("read", 1)];
     let mut report = String::new();
-    let mut ended = Vec::new();
+    let mut ended: Vec<(String, i64, u64)> = Vec::new();
     while !wanted.iter().all(|(name, _)| ended.iter().any(|(ended, ..)| ended == name)) {
         assert!(start.elapsed() < Duration::from_secs(60), "a call does not end: {report}");
         std::thread::sleep(Duration::from_millis(20));
@@ -166,7 +166,7 @@ fn blocked_calls_go_on() {
             .filter_map(|call| {
                 let (name, rest) = call.split_once('=')?;
                 let (value, after) = rest.split_once('@')?;
-                Some((name.to_owned(), value.parse::<i64>().ok()?, after.parse::<u64>().ok()?))
+                Some((name.to_owned(), value.parse().ok()?, after.parse().ok()?))
             })
             .collect();
     }

@@ -30,6 +30,9 @@ use crate::{
     },
 };
 
+/// What a client waits for, with the answer once it has taken effect.
+type Open = Option<(Op, Option<Ret>)>;
+
 /// The real thing.
 enum Object {
     Counter(i64),
@@ -155,8 +158,7 @@ impl Object {
 /// A history of the object, before and after some answers are changed.
 fn histories(rng: &mut ChaCha8Rng, mut object: Object, most: usize) -> [History; 2] {
     let crashes = rng.random_range(0.0..0.4);
-    let mut clients: Vec<(u64, Option<(Op, Option<Ret>)>)> =
-        (0..rng.random_range(1..5)).map(|process| (process, None)).collect();
+    let mut clients: Vec<(u64, Open)> = (0..rng.random_range(1..5)).map(|process| (process, None)).collect();
     let (mut processes, mut time, mut invoked) = (clients.len() as u64, 0, 0);
     let length = rng.random_range(1..=most) as i64;
     let mut events: Vec<Event> = Vec::new();

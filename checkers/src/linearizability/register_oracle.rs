@@ -25,13 +25,15 @@ use crate::{
     model::CasRegister,
 };
 
+/// What a client waits for, with the answer once it has taken effect.
+type Open = Option<(Op, Option<Ret>)>;
+
 /// A history in which nothing is written twice.
 fn history(rng: &mut ChaCha8Rng) -> History {
     let crashes = rng.random_range(0.0..0.5);
     let swaps = rng.random_range(0.0..0.8);
     let pace = rng.random_range(1..8u64);
-    let mut clients: Vec<(u64, Option<(Op, Option<Ret>)>)> =
-        (0..rng.random_range(1..6)).map(|process| (process, None)).collect();
+    let mut clients: Vec<(u64, Open)> = (0..rng.random_range(1..6)).map(|process| (process, None)).collect();
     let mut processes = clients.len() as u64;
     let (mut cell, mut fresh, mut time, mut invoked) = (Value::Nil, 0, 0, 0);
     let length = rng.random_range(1..13);

@@ -1,0 +1,160 @@
+//! The bench: judges of one property each, in the time that it takes to look at every operation once. Jepsen's, by name.
+//!
+//! ```text
+//! set-full      every element that was added stays                 unique-ids   no id twice
+//! total-queue   what went in comes out, once                       counter      reads within bounds
+//! bank          no money appears or vanishes                       stats        something of every kind succeeded
+//! ```
+//!
+//! They need no search and never say "unknown" for want of time. Deliberately weaker than linearizability: each accepts some
+//! histories that are not linearizable, and says something that a person who knows the system understands at once.
+
+mod bank;
+mod counter;
+mod queue;
+mod set_full;
+mod stats;
+mod unique_ids;
+
+use serde_json::{Map, Value as Json};
+
+pub use self::{
+    bank::{BankOptions, bank},
+    counter::counter,
+    queue::total_queue,
+    set_full::set_full,
+    stats::stats,
+    unique_ids::unique_ids,
+};
+use crate::{Anomaly, Budget, Checker, History, Operations, Validity, Verdict};
+
+/// The checkers of the bench: name and one line each.
+pub(crate) const BENCH: [(&str, &str); 6] = [
+    (set_full::NAME, "every element that was added is in all later reads of the set"),
+    (queue::NAME, "whatever was enqueued comes out, and nothing else"),
+    (unique_ids::NAME, "no id is given to two"),
+    (counter::NAME, "every read of a counter is possible, given what was added before and meanwhile"),
+    (bank::NAME, "transfers keep the total of all accounts, and none is overdrawn"),
+    (stats::NAME, "of every kind of operation one succeeded"),
+];
+
+/// The most anomalies that are told; all are counted.
+const MAX_TOLD: usize = 20;
+
+/// A judge that is a function.
+struct Bench<F> {
+    name: &'static str,
+    judge: F,
+}
+
+impl<F> Checker for Bench<F>
+where
+    F: Fn(Operations<'_>, &mut Findings) + Send + Sync,
+{
+    fn name(&self) -> &str {
+        self.name
+    }
+
+    fn check(&self, history: &History, _: &Budget) -> Verdict {
+        match history.paired() {
+            Err(error) => Verdict::unknown(self.name, format!("the history is malformed: {error}")),
+            Ok(operations) => {
+                let mut findings = Findings::default();
+                (self.judge)(operations, &mut findings);
+                findings.verdict(self.name)
+            }
+        }
+    }
+}
+
+fn checker<F>(name: &'static str, judge: F) -> impl Checker
+where
+    F: Fn(Operations<'_>, &mut Findings) + Send + Sync,
+{
+    Bench { name, judge }
+}
+
+/// What a judge of the bench has found so far.
+#[derive(Default)]
+struct Findings {
+    told: Vec<Anomaly>,
+    counts: Map<String, Json>,
+    found: usize,
+    doubts: Vec<String>,
+    stats: Map<String, Json>,
+}
+
+impl Findings {
+    /// Something that should not have been.
+    fn guilty(&mut self, name: &str, operations: Vec<usize>, message: String, details: Json) {
+        self.found += 1;
+        let count = self.counts.get(name).and_then(Json::as_u64).unwrap_or(0) + 1;
+        self.counts.insert(name.to_owned(), count.into());
+        if self.told.len() < MAX_TOLD {
+            self.told.push(Anomaly { name: name.to_owned(), message, operations, details, picture: None });
+        }
+    }
+
+    /// Why a pass would mean nothing.
+    fn doubt(&mut self, why: impl Into<String>) {
+        self.doubts.push(why.into());
+    }
+
+    fn stat(&mut self, name: &str, value: impl Into<Json>) {
+        self.stats.insert(name.to_owned(), value.into());
+    }
+
+    fn verdict(mut self, name: &str) -> Verdict {
+        let mut verdict = Verdict::valid(name);
+        let mut reasons = Vec::new();
+        if self.found > 0 {
+            verdict.validity = Validity::Invalid;
+            let all: Vec<String> =
+                self.counts.iter().map(|(name, count)| format!("{name}: {count}")).collect();
+            reasons.push(all.join(", "));
+        } else if !self.doubts.is_empty() {
+            verdict.validity = Validity::Unknown;
+        }
+        reasons.append(&mut self.doubts);
+        verdict.reason = (!reasons.is_empty()).then(|| reasons.join("; "));
+        verdict.anomalies = self.told;
+        verdict.stats = self.stats;
+        verdict.stats.insert("anomaly_counts".into(), Json::Object(self.counts));
+        verdict
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::{Event, Header, Kind, Meta, Op, Process, Ret};
+
+    /// A history of operations with their process, call and return.
+    pub(crate) fn history(operations: &[(u64, u64, u64, Op, Option<Ret>)]) -> History {
+        let mut events = Vec::new();
+        for (process, call, ret, op, told) in operations {
+            let event = |time: u64, kind, ret| Event {
+                index: 0,
+                time,
+                process: Process::Client(*process),
+                kind,
+                op: op.clone(),
+                ret,
+                meta: Meta::default(),
+            };
+            events.push(event(*call, Kind::Invoke, None));
+            let kind = if told.is_some() { Kind::Ok } else { Kind::Info };
+            events.push(event(*ret, kind, told.clone()));
+        }
+        events.sort_by_key(|event| (event.time, event.kind != Kind::Invoke));
+        for (at, event) in events.iter_mut().enumerate() {
+            event.index = at as u64;
+        }
+        History::new(Header::new("bench", 0, "", vec![]), events)
+    }
+
+    pub(crate) fn check(checker: &dyn Checker, history: &History) -> (Validity, Vec<String>) {
+        let verdict = checker.check(history, &Budget::unlimited());
+        (verdict.validity, verdict.anomalies.into_iter().map(|anomaly| anomaly.name).collect())
+    }
+}
