@@ -197,7 +197,9 @@ async fn end_processes(run: &str, pids: &[u32]) {
 #[cfg(target_os = "linux")]
 fn unmount(at: &std::path::Path) -> Result<(), String> {
     use rustix::mount::{UnmountFlags, unmount};
-    match unmount(at, UnmountFlags::DETACH) {
+    // By force: that ends what waits for the file system's answers. A process that was killed while it waited for an answer of
+    // its own would else stay for ever.
+    match unmount(at, UnmountFlags::FORCE | UnmountFlags::DETACH) {
         // Nothing is mounted there any more: its agent was faster.
         Ok(()) | Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOENT) => Ok(()),
         Err(e) => Err(e.to_string()),

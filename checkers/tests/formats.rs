@@ -432,6 +432,30 @@ fn survives(bytes: &[u8]) {
     }
 }
 
+/// What the first line says may come late, and a byte at a time.
+#[test]
+fn a_file_may_begin_with_blanks() {
+    struct Slow<'a>(&'a [u8]);
+    impl std::io::Read for Slow<'_> {
+        fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+            let at_most = buffer.len().min(1);
+            self.0.read(&mut buffer[..at_most])
+        }
+    }
+    for blank in ["\n", " \n\n", "\u{feff}\n", "\t"] {
+        survives(blank.as_bytes());
+        let error = formats::read(blank.as_bytes(), &Options::default()).unwrap_err();
+        assert!(matches!(error, formats::ReadError::Empty), "{blank:?}: {error}");
+    }
+    let json = "\n[\n\n{\"process\":0,\"type\":\"invoke\",\"f\":\"write\",\"value\":1}\n]\n";
+    let edn = "\n[\n\n{:process 0, :type :invoke, :f :write, :value 1}\n]\n";
+    for (text, format) in [(json, Format::Json), (edn, Format::Edn)] {
+        let slow = std::io::BufReader::with_capacity(1, Slow(text.as_bytes()));
+        assert_eq!(formats::read(slow, &Options::default()).unwrap().1, format);
+        survives(text.as_bytes());
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(400) })]
 

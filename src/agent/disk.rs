@@ -56,10 +56,7 @@ use std::{
     ffi::CString,
     fs::File,
     io,
-    os::{
-        fd::{AsRawFd, OwnedFd},
-        unix::fs::MetadataExt,
-    },
+    os::fd::{AsRawFd, OwnedFd},
     path::{Path, PathBuf},
     sync::{Arc, Mutex},
     thread,
@@ -128,7 +125,7 @@ pub struct Disk {
     session: Option<BackgroundSession>,
     at: PathBuf,
     /// The device number of the mount: we unmount nothing else.
-    device: u64,
+    device: String,
     /// One power failure at a time.
     failing: Mutex<()>,
 }
@@ -144,7 +141,7 @@ impl Disk {
         let inodes = Arc::new(Inodes::new(root, gate.unsynced.clone())?);
         let device = mount(&at, fsname)?;
         let started = serve(Filesystem::new(gate.clone(), inodes.clone()), device).and_then(|session| {
-            let device = std::fs::metadata(&at)?.dev();
+            let device = device_at(&at).ok_or_else(|| io::Error::other("what was mounted is not there"))?;
             Ok((session, device))
         });
         match started {
@@ -224,12 +221,7 @@ impl Drop for Disk {
     fn drop(&mut self) {
         // Syncs that wait would keep the mount busy.
         self.gate.power_fails();
-        let ours = match std::fs::metadata(&self.at) {
-            Ok(top) => top.dev() == self.device,
-            // Somebody aborted the connection: a dead mount still has to go.
-            Err(error) => error.kind() == io::ErrorKind::NotConnected,
-        };
-        if ours {
+        if device_at(&self.at).as_ref() == Some(&self.device) {
             let _ = rustix::mount::unmount(&self.at, UnmountFlags::DETACH);
         }
         let Some(session) = self.session.take() else { return };
@@ -238,6 +230,24 @@ impl Drop for Disk {
             thread::sleep(Duration::from_millis(1));
         }
     }
+}
+
+/// The device number of what is mounted last at a path. Read from the kernel's list: a question to the mount itself would be
+/// answered by ourselves, and a process that is killed while it waits for its own answer stays for ever.
+fn device_at(at: &Path) -> Option<String> {
+    let text = std::fs::read_to_string("/proc/self/mountinfo").ok()?;
+    device_in(&text, at)
+}
+
+fn device_in(mountinfo: &str, at: &Path) -> Option<String> {
+    let entry = |line: &str| {
+        let mut fields = line.split(' ').skip(2);
+        let device = fields.next()?.to_owned();
+        // The kernel writes blanks and the like as three octal digits.
+        let place = fields.nth(1)?.replace("\\040", " ").replace("\\011", "\t").replace("\\134", "\\");
+        (Path::new(&place) == at).then_some(device)
+    };
+    mountinfo.lines().filter_map(entry).next_back()
 }
 
 /// Mounts by ourselves and not by fuser: that one unmounts by path when its threads end, which may be long
@@ -258,4 +268,18 @@ fn serve(filesystem: Filesystem, device: OwnedFd) -> io::Result<BackgroundSessio
     config.n_threads = Some(THREADS);
     config.clone_fd = true;
     Session::from_fd(filesystem, device, SessionACL::All, config)?.spawn()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_mount_on_top_counts() {
+        let text = "22 1 254:0 / / rw,relatime - ext4 /dev/vda rw\n\
+            101 22 0:50 / /tmp/my\\040store/n1 rw,nosuid - fuse.tribunal tribunal:t0123abcd rw\n\
+            102 101 0:51 / /tmp/my\\040store/n1 rw,nosuid - fuse.tribunal tribunal:t0123abce rw\n";
+        assert_eq!(device_in(text, Path::new("/tmp/my store/n1")).as_deref(), Some("0:51"));
+        assert_eq!(device_in(text, Path::new("/tmp/my store")), None);
+    }
 }

@@ -195,7 +195,13 @@ pub fn write<W: Write>(mut w: W, history: &History, format: Format) -> io::Resul
 fn sniff<R: Read>(source: &mut Source<R>) -> Result<Format, ReadError> {
     /// So much is read to find the end of the first line.
     const FIRST_LINE: usize = 1 << 16;
-    while !source.ended() && source.window().len() < FIRST_LINE && !source.window().contains(&b'\n') {
+    // Up to the end of the first line that has something in it, apart from a bracket that encloses all.
+    let told = |window: &[u8]| {
+        let window = window.strip_prefix(b"\xef\xbb\xbf").unwrap_or(window).trim_ascii_start();
+        let inner = window.strip_prefix(b"[").unwrap_or(window).trim_ascii_start();
+        inner.contains(&b'\n')
+    };
+    while !source.ended() && source.window().len() < FIRST_LINE && !told(source.window()) {
         source.widen().map_err(|source| ReadError::Io { line: 1, source })?;
     }
     let text = source.window().strip_prefix(b"\xef\xbb\xbf").unwrap_or(source.window());
@@ -203,7 +209,7 @@ fn sniff<R: Read>(source: &mut Source<R>) -> Result<Format, ReadError> {
     let start = blank(text);
     let first_line = text[start..].split(|byte| *byte == b'\n').next().unwrap_or_default();
     let mut rest = &text[start..];
-    if rest.is_empty() && source.ended() {
+    if rest.is_empty() {
         return Err(ReadError::Empty);
     }
     if let [b'[', inner @ ..] = rest {
