@@ -4,7 +4,7 @@
 #   tests/uml/netem.sh target/release/tribunal
 #
 # Needs what tests/uml/run.sh needs. Succeeds if the run is valid, every kind of fault was seen to bite and to heal, and
-# nothing stood in for netem. Takes about a minute.
+# nothing stood in for netem. Takes about two minutes.
 set -euo pipefail
 
 here=$(cd "$(dirname "$0")" && pwd)
