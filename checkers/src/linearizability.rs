@@ -22,6 +22,7 @@
 
 mod calls;
 mod explain;
+mod flat;
 mod frontier;
 mod judge;
 #[cfg(test)]
@@ -31,6 +32,7 @@ mod oracle;
 mod outcome;
 mod prune;
 mod queue;
+mod record;
 mod register;
 #[cfg(test)]
 mod register_oracle;
@@ -41,14 +43,14 @@ mod thin_air;
 mod usage;
 mod wgl;
 
-use rayon::prelude::*;
-use rustc_hash::FxHashMap;
 use serde_json::{Map, json};
 
-use self::judge::{KeyResult, KeyVerdict, judge};
+use self::{
+    judge::{KeyResult, KeyVerdict, judge},
+    record::Keys,
+};
 use crate::{
     Budget, Checker, History, Operations, Validity, Value, Verdict,
-    history::{datum::Datum, events::F, operations::End},
     model::{
         CasRegister, Counter, FifoQueue, Kv, Model, ModelName, MultiRegister, Mutex, Nondeterministic,
         OwnedMutex, Register, Semaphore, Set, Stack, UnorderedQueue,
@@ -175,10 +177,7 @@ impl<M: Model> Checker for Linearizable<M> {
         };
         let side_by_side = rayon::current_num_threads().min(keys.len());
         let share = budget.split(side_by_side);
-        let verdicts: Vec<KeyVerdict> = (0..keys.len())
-            .into_par_iter()
-            .map(|at| judge(&self.model, &operations, keys.ids(at), &share))
-            .collect();
+        let verdicts = keys.map(&operations, |records| judge(&self.model, &records, &share));
         self.summarise(&operations, &keys, verdicts, budget)
     }
 }
@@ -263,81 +262,5 @@ impl<M: Model> Linearizable<M> {
         };
         verdict.reason = (!reasons.is_empty()).then(|| reasons.join("; "));
         verdict
-    }
-}
-
-/// Whether the operation says anything about linearizability.
-fn is_judged(operations: &Operations<'_>, id: usize) -> bool {
-    let end = operations.end(id);
-    if end == End::Fail {
-        return false;
-    }
-    match operations.asked(id) {
-        Some(asked) if asked.f == F::Read => end == End::Ok && asked.mode().claims_linearizability(),
-        _ => true,
-    }
-}
-
-/// The judged operations of each key.
-struct Keys {
-    /// In the order of their first operation.
-    keys: Vec<Datum>,
-    /// Where the ids of each begin, and the end.
-    starts: Vec<u32>,
-    ids: Vec<u32>,
-}
-
-impl Keys {
-    fn len(&self) -> usize {
-        self.keys.len()
-    }
-
-    fn is_empty(&self) -> bool {
-        self.keys.is_empty()
-    }
-
-    fn ids(&self, at: usize) -> &[u32] {
-        &self.ids[self.starts[at] as usize..self.starts[at + 1] as usize]
-    }
-
-    /// Sorts the judged operations by key; all of them are of one if keys cannot be judged alone.
-    fn of(operations: &Operations<'_>, local: bool) -> Result<Keys, String> {
-        const NOT_JUDGED: u32 = u32::MAX;
-        let mut keys: Vec<Datum> = Vec::new();
-        let mut counts: Vec<u32> = Vec::new();
-        let mut places: FxHashMap<Datum, u32> = FxHashMap::default();
-        let mut place_of = vec![NOT_JUDGED; operations.len()];
-        for (id, place) in place_of.iter_mut().enumerate().filter(|(id, _)| is_judged(operations, *id)) {
-            let key = if local { operations.key(id) } else { Some(Datum::NIL) };
-            let Some(key) = key else {
-                let operation = operations.get(id);
-                return Err(format!(
-                    "operation {} of process {}, {}, has no key: it may touch any, so none can be judged",
-                    operation.id, operation.process, operation.op
-                ));
-            };
-            *place = *places.entry(key).or_insert_with(|| {
-                keys.push(key);
-                counts.push(0);
-                keys.len() as u32 - 1
-            });
-            counts[*place as usize] += 1;
-        }
-        let mut starts = Vec::with_capacity(keys.len() + 1);
-        let mut total = 0;
-        for count in &mut counts {
-            starts.push(total);
-            total += *count;
-            // From here on: where the next id of the key goes.
-            *count = total - *count;
-        }
-        starts.push(total);
-        let mut ids = vec![0; total as usize];
-        for (id, place) in place_of.iter().enumerate().filter(|(_, place)| **place != NOT_JUDGED) {
-            let next = &mut counts[*place as usize];
-            ids[*next as usize] = id as u32;
-            *next += 1;
-        }
-        Ok(Keys { keys, starts, ids })
     }
 }

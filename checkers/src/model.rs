@@ -17,7 +17,7 @@ mod kv;
 mod locks;
 mod multi_register;
 mod nondeterministic;
-mod register;
+pub(crate) mod register;
 mod spec;
 
 use std::{fmt, hash::Hash, str::FromStr};
@@ -72,7 +72,7 @@ pub trait Model: Clone + Send + Sync {
 
     /// What is known of an operation without looking at a state. Lets the search drop and reorder operations;
     /// [`Effect::Opaque`] is always right, and slow.
-    fn effect<'a>(&self, op: &'a Op, ret: Option<&'a Ret>) -> Effect<'a> {
+    fn effect<'a>(&self, op: &'a Op, ret: Option<&'a Ret>) -> Effect<&'a Value> {
         let _ = (op, ret);
         Effect::Opaque
     }
@@ -133,24 +133,24 @@ pub struct RegisterLike<'a> {
     pub cas: bool,
 }
 
-/// What an operation may do to a state that is one [`Value`], whatever the state.
+/// What an operation may do to a state that is one [`Value`], whatever the state; `V` is how values are told.
 ///
 /// The first three promise something, and the search relies on it; see `linearizability::prune` for the proofs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Effect<'a> {
+pub enum Effect<V> {
     /// Never changes the state. With `Some(v)` it is possible in the state `v` and in no other; with `None` in some.
-    Observe(Option<&'a Value>),
+    Observe(Option<V>),
     /// Possible in every state, and leaves `to`.
     Set {
         /// The value it leaves.
-        to: &'a Value,
+        to: V,
     },
     /// Turns `from` into `to`. In any other state it is impossible if its outcome is known, and without effect if not.
     Swap {
         /// The value that it needs.
-        from: &'a Value,
+        from: V,
         /// The value that it leaves.
-        to: &'a Value,
+        to: V,
     },
     /// Anything else.
     Opaque,

@@ -29,6 +29,8 @@ const FIRST: u32 = 3;
 impl Datum {
     /// [`Value::Nil`].
     pub(crate) const NIL: Datum = Datum(0);
+    /// No value of any history.
+    pub(crate) const UNUSED: Datum = Datum(NUMBER - 1);
 
     /// As a number, to be stored among other things.
     pub(crate) fn bits(self) -> u32 {
@@ -147,7 +149,7 @@ impl Values {
             at = self.older[at as usize];
         }
         let at = self.entries.len() as u32;
-        assert!(at < NUMBER - FIRST, "a history of more than two thousand million different values");
+        assert!(at < NUMBER - 1 - FIRST, "a history of more than two thousand million different values");
         self.entries.push(make(&mut self.elements));
         self.older.push(newest);
         self.newest.insert(hash, at);

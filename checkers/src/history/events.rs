@@ -163,7 +163,7 @@ impl Events {
         if event.index != at as u64 || self.indexes.is_some() {
             self.indexes.get_or_insert_with(|| (0..at as u64).collect()).push(event.index);
         }
-        if event.meta != Meta::default() {
+        if row.meta != NO_META {
             self.metas.push(event.meta);
         }
         self.rows.push(row);
@@ -461,7 +461,8 @@ impl Row {
 }
 
 impl Told {
-    fn encode(self) -> (u8, u32) {
+    /// As two numbers.
+    pub(crate) fn encode(self) -> (u8, u32) {
         match self {
             Told::Nothing => (0, 0),
             Told::Done => (1, 0),
@@ -472,7 +473,8 @@ impl Told {
         }
     }
 
-    fn decode(code: u8, a: u32) -> Told {
+    /// What [`Told::encode`] gave.
+    pub(crate) fn decode(code: u8, a: u32) -> Told {
         let datum = Datum::from_bits(a);
         match code {
             0 => Told::Nothing,

@@ -113,6 +113,19 @@ impl<'a> Operations<'a> {
         }
     }
 
+    /// The index of its invocation.
+    pub(crate) fn call_index(&self, id: usize) -> u64 {
+        self.events.index(self.events.pairing().spans[id].call)
+    }
+
+    /// The index of its completion; `u64::MAX` if it has none.
+    pub(crate) fn ret_index(&self, id: usize) -> u64 {
+        match self.events.pairing().spans[id].end {
+            NO_END => u64::MAX,
+            end => self.events.index(end),
+        }
+    }
+
     /// What one of them asks for, as numbers; `None` if that has no form in numbers.
     pub(crate) fn asked(&self, id: usize) -> Option<Asked> {
         self.events.asked(self.events.pairing().spans[id].call)

@@ -17,7 +17,7 @@ use rustc_hash::FxHashMap;
 
 use super::prune::{Item, removable};
 use crate::{
-    Op, Ret,
+    Op, Ret, Value,
     model::{Effect, Model},
 };
 
@@ -61,64 +61,93 @@ pub(super) struct Info {
 
 /// A history of one key, ready to be searched.
 #[derive(Debug)]
-pub(super) struct Calls<'a> {
+pub(super) struct Calls {
     pub(super) infos: Vec<Info>,
     pub(super) steps: Vec<Step>,
-    /// What each class stands for.
-    pub(super) classes: Vec<(&'a Op, Option<&'a Ret>)>,
     /// Of each class: whether it is possible in every state and looks at none.
     pub(super) sets: Vec<bool>,
     /// Of each crash class: the class, and the calls in the order of their invocation.
     pub(super) crashes: Vec<(u32, Vec<u32>)>,
     /// How many slots there are: the largest number of returning calls that are open at once.
     pub(super) slots: u32,
+    /// How many calls it was made from.
+    pub(super) sources: usize,
     /// How many calls of unknown outcome were left out since nobody could have seen them.
     pub(super) dropped: usize,
 }
 
-impl<'a> Calls<'a> {
-    /// Lays out `calls`; leaves out what cannot matter.
-    pub(super) fn new<M: Model>(model: &M, calls: &[Call<'a>]) -> Calls<'a> {
-        let items = items(model, calls);
-        let crashed: Vec<bool> = calls.iter().map(|call| call.returned.is_none()).collect();
-        let dropped = if crashed.contains(&true) { removable(&items, &crashed) } else { crashed };
+/// What each class of calls asks and is answered.
+pub(super) type Classes<'a> = Vec<(&'a Op, Option<&'a Ret>)>;
 
-        let mut order: Vec<((u64, bool, u64), Step)> = Vec::with_capacity(2 * calls.len());
-        for (i, call) in calls.iter().enumerate().filter(|(i, _)| !dropped[*i]) {
-            order.push(((call.called.0, false, call.called.1), Step::Invoke(i as u32)));
-            if let Some((time, index)) = call.returned {
-                order.push(((time, true, index), Step::Return(i as u32)));
+/// A call about to be laid out.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Entry<V> {
+    pub(super) item: Item<V>,
+    pub(super) class: u32,
+}
+
+impl Calls {
+    /// Lays out `calls`; leaves out what cannot matter.
+    pub(super) fn new<'a, M: Model>(model: &M, calls: &[Call<'a>]) -> (Calls, Classes<'a>) {
+        let mut classes = Classes::new();
+        let mut known = FxHashMap::default();
+        let entries: Vec<Entry<&Value>> = items(model, calls)
+            .into_iter()
+            .zip(calls)
+            .map(|(item, call)| Entry { item, class: intern(&mut known, &mut classes, (call.op, call.ret)) })
+            .collect();
+        let index = |step: Step| match step {
+            Step::Invoke(call) => calls[call as usize].called.1,
+            Step::Return(call) => calls[call as usize].returned.map_or(u64::MAX, |(_, index)| index),
+        };
+        (Calls::lay_out(&entries, classes.len(), index), classes)
+    }
+
+    /// The same for any form of calls and so many classes. `index` gives the place of an event among those of its time.
+    pub(super) fn lay_out<V: Copy + Eq + Hash>(
+        entries: &[Entry<V>],
+        classes: usize,
+        index: impl Fn(Step) -> u64,
+    ) -> Calls {
+        let crashed: Vec<bool> = entries.iter().map(|entry| entry.item.ret.is_none()).collect();
+        let dropped = if crashed.contains(&true) {
+            let items: Vec<Item<V>> = entries.iter().map(|entry| entry.item).collect();
+            removable(&items, &crashed)
+        } else {
+            crashed
+        };
+
+        let mut order: Vec<((u64, bool), Step)> = Vec::with_capacity(2 * entries.len());
+        for (i, entry) in entries.iter().enumerate().filter(|(i, _)| !dropped[*i]) {
+            order.push(((entry.item.call, false), Step::Invoke(i as u32)));
+            if let Some(time) = entry.item.ret {
+                order.push(((time, true), Step::Return(i as u32)));
             }
         }
-        order.sort_unstable_by_key(|(key, _)| *key);
+        order.sort_unstable_by(|(a, one), (b, two)| a.cmp(b).then_with(|| index(*one).cmp(&index(*two))));
 
         let mut laid = Calls {
-            infos: Vec::with_capacity(calls.len()),
+            infos: Vec::with_capacity(entries.len()),
             steps: Vec::with_capacity(order.len()),
-            classes: Vec::new(),
-            sets: Vec::new(),
+            sets: vec![false; classes],
             crashes: Vec::new(),
             slots: 0,
+            sources: entries.len(),
             dropped: dropped.iter().filter(|dropped| **dropped).count(),
         };
-        let mut classes: FxHashMap<(&Op, Option<&Ret>), u32> = FxHashMap::default();
         let mut crash_of_class: FxHashMap<u32, u32> = FxHashMap::default();
-        let mut place = vec![u32::MAX; calls.len()];
+        let mut place = vec![u32::MAX; entries.len()];
         let mut free: Vec<u32> = Vec::new();
         for (_, step) in order {
             match step {
                 Step::Invoke(source) => {
-                    let call = &calls[source as usize];
-                    let class = intern(&mut classes, &mut laid.classes, (call.op, call.ret));
-                    let effect = items[source as usize].effect;
-                    if laid.sets.len() < laid.classes.len() {
-                        laid.sets.push(matches!(effect, Effect::Set { .. }));
-                    }
+                    let Entry { item, class, .. } = entries[source as usize];
+                    laid.sets[class as usize] = matches!(item.effect, Effect::Set { .. });
                     let at = laid.infos.len() as u32;
                     place[source as usize] = at;
-                    let observer = matches!(effect, Effect::Observe(_));
+                    let observer = matches!(item.effect, Effect::Observe(_));
                     let mut info = Info { source, class, observer, crash: None, slot: u32::MAX };
-                    if call.returned.is_some() {
+                    if item.ret.is_some() {
                         info.slot = free.pop().unwrap_or_else(|| {
                             laid.slots += 1;
                             laid.slots - 1
@@ -147,7 +176,7 @@ impl<'a> Calls<'a> {
 }
 
 /// The calls as the lemma of `prune` sees them.
-pub(super) fn items<'a, M: Model>(model: &M, calls: &[Call<'a>]) -> Vec<Item<'a>> {
+pub(super) fn items<'a, M: Model>(model: &M, calls: &[Call<'a>]) -> Vec<Item<&'a Value>> {
     calls
         .iter()
         .map(|call| Item {

@@ -34,7 +34,6 @@ use super::{
     space::{IMPOSSIBLE, Space, StateId},
     usage::{NONE_USED, Usage, UsageId},
 };
-use crate::model::Model;
 
 /// The most operations that may be open at once, not counting those of unknown outcome: one bit each.
 pub(super) const MAX_SLOTS: u32 = u128::BITS;
@@ -114,7 +113,7 @@ impl Found {
 
 /// The search, between two events.
 pub(super) struct Frontier<'a> {
-    calls: &'a Calls<'a>,
+    calls: &'a Calls,
     at: usize,
     possible: Vec<Possibility>,
     /// The class of the operation in each slot.
@@ -132,11 +131,11 @@ pub(super) struct Frontier<'a> {
 
 impl<'a> Frontier<'a> {
     /// `None` if more operations are open at once than there are bits.
-    pub(super) fn new(calls: &'a Calls<'a>) -> Option<Self> {
+    pub(super) fn new(calls: &'a Calls, start: StateId) -> Option<Self> {
         (calls.slots <= MAX_SLOTS).then(|| Frontier {
             calls,
             at: 0,
-            possible: vec![Possibility { state: 0, used: NONE_USED, mask: 0, idle: false }],
+            possible: vec![Possibility { state: start, used: NONE_USED, mask: 0, idle: false }],
             class_at: vec![0; calls.slots as usize],
             open_observers: 0,
             open_changers: 0,
@@ -149,7 +148,7 @@ impl<'a> Frontier<'a> {
     }
 
     /// Goes on until the end or until the purse is empty. May be called again with a fuller purse.
-    pub(super) fn run<M: Model>(&mut self, space: &mut Space<'a, M>, purse: &mut Purse<'_>) -> Outcome {
+    pub(super) fn run<S: Space>(&mut self, space: &mut S, purse: &mut Purse<'_>) -> Outcome {
         while let Some(step) = self.calls.steps.get(self.at) {
             match *step {
                 Step::Invoke(call) => self.invoke(space, call),
@@ -179,7 +178,7 @@ impl<'a> Frontier<'a> {
         Outcome::Valid
     }
 
-    fn invoke<M: Model>(&mut self, space: &mut Space<'a, M>, call: u32) {
+    fn invoke<S: Space>(&mut self, space: &mut S, call: u32) {
         let info = self.calls.infos[call as usize];
         if let Some(crash) = info.crash {
             self.crashed[crash as usize] += 1;
@@ -202,12 +201,7 @@ impl<'a> Frontier<'a> {
 
     /// Lets operations take effect until the one with `bit` has. Leaves the frontier as it was if it comes to an end,
     /// so that it can be tried again; else replaces it.
-    fn require<M: Model>(
-        &mut self,
-        space: &mut Space<'a, M>,
-        bit: u128,
-        purse: &mut Purse<'_>,
-    ) -> Option<Outcome> {
+    fn require<S: Space>(&mut self, space: &mut S, bit: u128, purse: &mut Purse<'_>) -> Option<Outcome> {
         self.waiting.clear();
         self.done.clear();
         for &possibility in &self.possible {
@@ -269,7 +263,7 @@ impl<'a> Frontier<'a> {
     }
 
     /// Lets the open observers see the new state, and files the possibility.
-    fn found<M: Model>(&mut self, space: &mut Space<'a, M>, mut new: Possibility, bit: u128) -> u64 {
+    fn found<S: Space>(&mut self, space: &mut S, mut new: Possibility, bit: u128) -> u64 {
         let mut open = self.open_observers & !new.mask;
         while open != 0 {
             let slot = open.trailing_zeros();

@@ -15,12 +15,14 @@
 
 use super::{
     calls::{Call, Calls, Step},
+    flat::Flat,
     frontier::{Frontier, MAX_SLOTS},
     outcome::{Failure, GaveUp, Outcome, Purse},
     queue,
+    record::Records,
     register::{self, Answer},
     set,
-    space::Space,
+    space::{Memo, Space},
     thin_air::thin_air,
     wgl::Wgl,
 };
@@ -148,32 +150,28 @@ impl KeyVerdict {
 }
 
 /// What a specialist says, if there is one.
-pub(super) fn special<M: Model>(model: &M, operations: &Operations<'_>, ids: &[u32]) -> Answer {
+pub(super) fn special<M: Model>(model: &M, records: &Records<'_>) -> Answer {
     match model.special() {
         None => Answer::NotForMe,
-        Some(Special::Register(like)) => register::decide(&like, operations, ids),
-        Some(Special::Queue { fifo }) => queue::decide(fifo, operations, ids),
-        Some(Special::Set) => set::decide(operations, ids),
+        Some(Special::Register(like)) => register::decide(&like, records),
+        Some(Special::Queue { fifo }) => queue::decide(fifo, records),
+        Some(Special::Set) => set::decide(records),
     }
 }
 
 /// Judges one key, of which these are the judged operations.
-pub(super) fn judge<M: Model>(
-    model: &M,
-    operations: &Operations<'_>,
-    ids: &[u32],
-    budget: &Budget,
-) -> KeyVerdict {
-    let evidence = match special(model, operations, ids) {
-        Answer::NotForMe => return search(model, &whole_for(model, operations, ids), u32::MAX, budget),
+pub(super) fn judge<M: Model>(model: &M, records: &Records<'_>, budget: &Budget) -> KeyVerdict {
+    let operations = records.operations;
+    let evidence = match special(model, records) {
+        Answer::NotForMe => return search_flat(model, records, budget),
         Answer::Valid(unobservable) => {
-            return KeyVerdict { unobservable, special: true, ..KeyVerdict::new(ids.len()) };
+            return KeyVerdict { unobservable, special: true, ..KeyVerdict::new(records.len()) };
         }
         Answer::Invalid(evidence) => evidence,
     };
-    let mut verdict = KeyVerdict { special: true, ..KeyVerdict::new(ids.len()) };
-    if ids.len() <= MAX_WHOLE {
-        let found = search(model, &whole_for(model, operations, ids), 1, budget);
+    let mut verdict = KeyVerdict { special: true, ..KeyVerdict::new(records.len()) };
+    if records.len() <= MAX_WHOLE {
+        let found = search(model, &whole_for(model, operations, &records.ids()), 1, budget);
         match found.result {
             KeyResult::Unknown(_) => verdict.add(&found),
             KeyResult::Valid | KeyResult::Invalid(_) => return found,
@@ -206,6 +204,28 @@ pub(super) fn judge<M: Model>(
     verdict
 }
 
+/// Lets the engines look at all operations of a key, as numbers if it is a register.
+fn search_flat<M: Model>(model: &M, records: &Records<'_>, budget: &Budget) -> KeyVerdict {
+    let operations = records.operations;
+    let flat = match model.special() {
+        Some(Special::Register(like)) => Flat::new(&like, records),
+        _ => None,
+    };
+    let Some(flat) = flat else {
+        return search(model, &whole_for(model, operations, &records.ids()), u32::MAX, budget);
+    };
+    let mut verdict = KeyVerdict::new(records.len());
+    verdict.unobservable = flat.calls.dropped;
+    decide(|| flat.space(), |source| flat.ids[source] as usize, &flat.calls, u32::MAX, budget, &mut verdict);
+    if let KeyResult::Unknown(_) = verdict.result {
+        let whole = whole_for(model, operations, &flat.ids);
+        if let Some(guilt) = from_nowhere(model, &calls_of(&whole)) {
+            verdict.result = KeyResult::Invalid(guilt);
+        }
+    }
+    verdict
+}
+
 /// Lets the engines look at these operations, for so many turns each.
 fn search<M: Model>(model: &M, operations: &[Operation], turns: u32, budget: &Budget) -> KeyVerdict {
     let calls = calls_of(operations);
@@ -218,32 +238,39 @@ fn search<M: Model>(model: &M, operations: &[Operation], turns: u32, budget: &Bu
             return verdict;
         }
     };
-    let laid = Calls::new(&model, &calls);
+    let (laid, classes) = Calls::new(&model, &calls);
     verdict.unobservable = laid.dropped;
-    decide(&model, &calls, &laid, turns, budget, &mut verdict);
+    let space = || Memo::new(&model, &classes);
+    decide(space, |source| calls[source].id, &laid, turns, budget, &mut verdict);
     if let KeyResult::Unknown(_) = verdict.result
-        && let Some(operation) = thin_air(&model, &calls)
+        && let Some(guilt) = from_nowhere(&model, &calls)
     {
-        let part = calls.iter().map(|call| call.id as u32).collect();
-        let why = Why::ThinAir;
-        verdict.result = KeyResult::Invalid(Guilt { operation, part, why, configs: Vec::new(), more: false });
+        verdict.result = KeyResult::Invalid(guilt);
     }
     verdict
 }
 
-/// Lets the engines take turns.
+/// The last resort.
+fn from_nowhere<M: Model>(model: &M, calls: &[Call<'_>]) -> Option<Guilt> {
+    let operation = thin_air(model, calls)?;
+    let part = calls.iter().map(|call| call.id as u32).collect();
+    Some(Guilt { operation, part, why: Why::ThinAir, configs: Vec::new(), more: false })
+}
+
+/// Lets the engines take turns, each in a space of its own. `id_of` gives the operation of a call's source.
 ///
 /// The result stays valid, becomes invalid, or unknown with the reason.
-fn decide<M: Model>(
-    model: &M,
-    calls: &[Call<'_>],
-    laid: &Calls<'_>,
+fn decide<S: Space>(
+    space: impl Fn() -> S,
+    id_of: impl Fn(usize) -> usize,
+    laid: &Calls,
     turns: u32,
     budget: &Budget,
     verdict: &mut KeyVerdict,
 ) {
-    let mut spaces = [Space::new(model, laid), Space::new(model, laid)];
-    let mut frontier = Frontier::new(laid);
+    let mut spaces = [space(), space()];
+    let start = spaces[0].start();
+    let mut frontier = Frontier::new(laid, start);
     // Made when its turn comes: most histories never need it.
     let mut wgl = None;
     let mut gave_up = [None, None];
@@ -251,7 +278,7 @@ fn decide<M: Model>(
         gave_up[0] = Some(format!("{} operations are open at once, more than {MAX_SLOTS}", laid.slots));
     }
     let half = budget.bytes() / 2;
-    let first_slice = FIRST_SLICE.max(FIRST_SLICE_PER_CALL * calls.len() as u64);
+    let first_slice = FIRST_SLICE.max(FIRST_SLICE_PER_CALL * laid.infos.len() as u64);
     for round in 0..turns {
         if let [Some(one), Some(two)] = &gave_up {
             verdict.result = KeyResult::Unknown(format!("after {} steps {one}, and {two}", verdict.steps));
@@ -261,22 +288,22 @@ fn decide<M: Model>(
             if gave_up[engine].is_some() {
                 continue;
             }
-            let space = &mut spaces[engine];
+            let own = &mut spaces[engine];
             let mut purse = Purse::new(first_slice << round.min(24), half, budget);
             let outcome = match &mut frontier {
                 Some(frontier) if engine == 0 => {
-                    let outcome = frontier.run(space, &mut purse);
+                    let outcome = frontier.run(own, &mut purse);
                     verdict.largest_frontier = frontier.largest;
                     outcome
                 }
-                _ => wgl.get_or_insert_with(|| Wgl::new(laid)).run(space, &mut purse),
+                _ => wgl.get_or_insert_with(|| Wgl::new(laid, start)).run(own, &mut purse),
             };
             verdict.steps += purse.spent();
             verdict.depth_first = engine == 1;
             match outcome {
                 Outcome::Valid => return,
                 Outcome::Invalid(failure) => {
-                    verdict.result = KeyResult::Invalid(guilt(model, calls, laid, space, &failure));
+                    verdict.result = KeyResult::Invalid(guilt(id_of, laid, own, &failure));
                     return;
                 }
                 Outcome::Paused => {}
@@ -293,7 +320,7 @@ fn decide<M: Model>(
                         "the memo of the depth-first search".into()
                     };
                     gave_up[engine] = Some(format!("{what} outgrew its {half} bytes"));
-                    spaces[engine] = Space::new(model, laid);
+                    spaces[engine] = space();
                 }
             }
         }
@@ -302,22 +329,17 @@ fn decide<M: Model>(
 }
 
 /// Says a failure of the search in terms of operations and states.
-fn guilt<M: Model>(
-    model: &M,
-    calls: &[Call<'_>],
-    laid: &Calls<'_>,
-    space: &Space<'_, M>,
-    failure: &Failure,
-) -> Guilt {
-    let id_of = |call: u32| calls[laid.infos[call as usize].source as usize].id;
+fn guilt<S: Space>(id_of: impl Fn(usize) -> usize, laid: &Calls, space: &S, failure: &Failure) -> Guilt {
+    let part = (0..laid.sources).map(|source| id_of(source) as u32).collect();
+    let id_of = |call: u32| id_of(laid.infos[call as usize].source as usize);
     let (Step::Return(call) | Step::Invoke(call)) = laid.steps[failure.at];
     let mut configs: Vec<_> = failure
         .configs
         .iter()
         .map(|config| {
-            let state = space.state(config.state);
+            let (words, json) = space.tell(config.state);
             let pending = config.pending.iter().map(|&call| id_of(call)).collect();
-            (model.describe(state), model.to_json(state), pending)
+            (words, json, pending)
         })
         .collect();
     // Numbers by size, all else as text.
@@ -325,6 +347,5 @@ fn guilt<M: Model>(
         (Some(a), Some(b)) => a.cmp(&b),
         (a_number, b_number) => (a_number.is_none(), a).cmp(&(b_number.is_none(), b)),
     });
-    let part = calls.iter().map(|call| call.id as u32).collect();
     Guilt { operation: id_of(call), part, why: Why::NoState, configs, more: failure.more }
 }

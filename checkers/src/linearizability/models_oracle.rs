@@ -15,11 +15,11 @@ use rand_chacha::ChaCha8Rng;
 use super::{
     calls::*,
     frontier::Frontier,
-    is_judged,
     judge::{calls_of, special, whole_for},
     outcome::*,
+    record::{Records, is_judged},
     register::Answer,
-    space::Space,
+    space::{Memo, Space},
     wgl::Wgl,
 };
 use crate::{
@@ -242,18 +242,19 @@ fn brute_force<M: Model>(model: &M, calls: &[Call<'_>]) -> bool {
 }
 
 fn engines<M: Model>(model: &M, calls: &[Call<'_>]) -> [bool; 2] {
-    let laid = Calls::new(model, calls);
+    let (laid, classes) = Calls::new(model, calls);
+    let space = || Memo::new(model, &classes);
     let budget = Budget::unlimited();
     let linearizable = |outcome| match outcome {
         Outcome::Valid => true,
         Outcome::Invalid(_) => false,
         other => panic!("{other:?}"),
     };
-    let mut frontier = Frontier::new(&laid).expect("few are open at once");
+    let mut frontier = Frontier::new(&laid, space().start()).expect("few are open at once");
     let purse = || Purse::new(u64::MAX, u64::MAX, &budget);
     [
-        linearizable(frontier.run(&mut Space::new(model, &laid), &mut purse())),
-        linearizable(Wgl::new(&laid).run(&mut Space::new(model, &laid), &mut purse())),
+        linearizable(frontier.run(&mut space(), &mut purse())),
+        linearizable(Wgl::new(&laid, space().start()).run(&mut space(), &mut purse())),
     ]
 }
 
@@ -308,7 +309,7 @@ fn specialists<M: Model>(model: &M, object: impl Fn() -> Object) {
                 let drawn = crate::timeline::draw(&judged.iter().collect::<Vec<_>>(), &[]);
                 format!("{} seed {seed}\n{drawn}", model.name())
             };
-            match special(model, &view, &ids) {
+            match special(model, &Records::of(&view, &Records::copy(&view, &ids))) {
                 Answer::NotForMe => passed += 1,
                 Answer::Valid(_) => {
                     assert!(says(&ids), "not linearizable: {}", context());

@@ -15,10 +15,11 @@ use stateright::semantics::{ConsistencyTester, LinearizabilityTester, Sequential
 
 use super::{
     calls::*,
+    flat::Flat,
     frontier::*,
-    is_judged,
     judge::{calls_of, whole},
     outcome::*,
+    record::{Records, is_judged},
     shrink,
     space::*,
     wgl::*,
@@ -26,7 +27,7 @@ use super::{
 use crate::{
     Budget, Checker, Event, Header, History, Kind, Meta, ModelName, Op, Operation, Process, Ret, Validity,
     Value, linearizable,
-    model::{Kv, Model},
+    model::{Kv, Model, RegisterLike},
 };
 
 /// A second opinion on what operations mean, written without looking at the models.
@@ -236,12 +237,16 @@ enum Engine {
 }
 
 /// The verdict of one engine: `None` if linearizable, else the guilty operation and the states that were possible.
-fn verdict(engine: Engine, model: &Kv, calls: &[Call<'_>], slice: u64) -> Option<(usize, Vec<Value>)> {
-    let laid = Calls::new(model, calls);
-    let mut space = Space::new(model, &laid);
+fn verdict<S: Space>(
+    engine: Engine,
+    laid: &Calls,
+    mut space: S,
+    id_of: impl Fn(usize) -> usize,
+    slice: u64,
+) -> Option<(usize, Vec<String>)> {
     let budget = Budget::unlimited();
-    let mut frontier = Frontier::new(&laid).expect("few are open at once");
-    let mut wgl = Wgl::new(&laid);
+    let mut frontier = Frontier::new(laid, space.start()).expect("few are open at once");
+    let mut wgl = Wgl::new(laid, space.start());
     for round in 0.. {
         // Small purses, so that pausing is tested along the way.
         let mut purse = Purse::new(slice << round, u64::MAX, &budget);
@@ -253,14 +258,14 @@ fn verdict(engine: Engine, model: &Kv, calls: &[Call<'_>], slice: u64) -> Option
             Outcome::Valid => return None,
             Outcome::Invalid(failure) => {
                 let (Step::Return(call) | Step::Invoke(call)) = laid.steps[failure.at];
-                let mut states: Vec<Value> =
-                    failure.configs.iter().map(|config| space.state(config.state).clone()).collect();
+                let mut states: Vec<String> =
+                    failure.configs.iter().map(|config| space.tell(config.state).1.to_string()).collect();
                 states.sort();
                 if failure.more {
                     // Each engine kept the ones that it came by first.
                     states.clear();
                 }
-                return Some((calls[laid.infos[call as usize].source as usize].id, states));
+                return Some((id_of(laid.infos[call as usize].source as usize), states));
             }
             Outcome::Paused => {}
             Outcome::GaveUp(why) => panic!("{why:?} without a bound"),
@@ -290,7 +295,7 @@ fn check_evidence(model: &Kv, calls: &[Call<'_>], guilty: usize, context: &str) 
 
 fn run(seeds: std::ops::Range<u64>) -> (usize, usize) {
     let checker = linearizable(ModelName::Kv);
-    let (mut valid, mut invalid) = (0, 0);
+    let (mut valid, mut invalid, mut as_numbers) = (0, 0, 0);
     for seed in seeds {
         let history = history(&mut ChaCha8Rng::seed_from_u64(seed));
         let view = history.paired().expect("well-formed");
@@ -304,10 +309,22 @@ fn run(seeds: std::ops::Range<u64>) -> (usize, usize) {
 
         let truth = brute_force(&calls);
         let slice = 1 + seed % 50;
-        let frontier = verdict(Engine::Frontier, &model, &calls, slice);
-        let wgl = verdict(Engine::Wgl, &model, &calls, slice);
+        let (laid, classes) = Calls::new(&model, &calls);
+        let by =
+            |engine| verdict(engine, &laid, Memo::new(&model, &classes), |source| calls[source].id, slice);
+        let frontier = by(Engine::Frontier);
+        let wgl = by(Engine::Wgl);
         assert_eq!(frontier.is_none(), truth, "frontier against brute force\n{context}");
         assert_eq!(wgl, frontier, "depth-first against frontier\n{context}");
+        let copied = Records::copy(&view, &ids);
+        let like = RegisterLike { initial: &Value::Nil, cas: true };
+        if let Some(flat) = Flat::new(&like, &Records::of(&view, &copied)) {
+            as_numbers += 1;
+            for engine in [Engine::Frontier, Engine::Wgl] {
+                let found = verdict(engine, &flat.calls, flat.space(), |at| flat.ids[at] as usize, slice);
+                assert_eq!(found, frontier, "as numbers against as values\n{context}");
+            }
+        }
         if calls.len() <= 6 {
             assert_eq!(stateright(&calls), truth, "stateright against brute force\n{context}");
         }
@@ -322,6 +339,7 @@ fn run(seeds: std::ops::Range<u64>) -> (usize, usize) {
             assert_eq!(checker.check(&history, &Budget::unlimited()).validity, expected, "{context}");
         }
     }
+    assert!(as_numbers > valid / 8, "{as_numbers} histories of registers");
     (valid, invalid)
 }
 

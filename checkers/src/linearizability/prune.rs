@@ -41,21 +41,23 @@
 //! A failed compare-and-set that does not say what it found is an `Observe(None)`: it may be the only witness of a crashed
 //! write, as in `w 1 | w 2 ? | cas 1->3 no`, which is linearizable thanks to the `w 2` that nobody read.
 
+use std::hash::Hash;
+
 use rustc_hash::FxHashMap;
 
-use crate::{Value, model::Effect};
+use crate::model::Effect;
 
-/// An operation as the lemma sees it.
+/// An operation as the lemma sees it. Values may be numbers: the lemma only compares them.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Item<'a> {
-    pub(super) effect: Effect<'a>,
+pub(super) struct Item<V> {
+    pub(super) effect: Effect<V>,
     /// When it was called.
     pub(super) call: u64,
     /// When it returned; `None` if it never did.
     pub(super) ret: Option<u64>,
 }
 
-impl Item<'_> {
+impl<V> Item<V> {
     fn end(&self) -> u64 {
         self.ret.unwrap_or(u64::MAX)
     }
@@ -64,7 +66,7 @@ impl Item<'_> {
 /// A large part of the wish to leave out (`wish[i]`) that the lemma allows.
 ///
 /// Starts with the whole wish, and takes operations back until the condition holds for what is left of it.
-pub(super) fn removable(items: &[Item<'_>], wish: &[bool]) -> Vec<bool> {
+pub(super) fn removable<V: Copy + Eq + Hash>(items: &[Item<V>], wish: &[bool]) -> Vec<bool> {
     let mut removed = wish.to_vec();
     loop {
         let rest = Rest::new(items, &removed);
@@ -104,19 +106,19 @@ impl Beyond {
 }
 
 /// What is not left out.
-struct Rest<'a> {
+struct Rest<V> {
     /// Of every `Set` that returned: call and return.
     sets: Beyond,
     /// Of everything that looks at a value: return and call.
-    looks: FxHashMap<&'a Value, Beyond>,
+    looks: FxHashMap<V, Beyond>,
     /// Of everything that looks at all values.
     looks_at_all: Beyond,
     /// Of everything that looks at something.
     looks_at_any: Beyond,
 }
 
-impl<'a> Rest<'a> {
-    fn new(items: &[Item<'a>], removed: &[bool]) -> Self {
+impl<V: Copy + Eq + Hash> Rest<V> {
+    fn new(items: &[Item<V>], removed: &[bool]) -> Self {
         let mut rest = Rest {
             sets: Beyond::default(),
             looks: FxHashMap::default(),
@@ -145,12 +147,12 @@ impl<'a> Rest<'a> {
     }
 
     /// The condition of the lemma for one operation that is left out.
-    fn allows(&self, item: &Item<'_>) -> bool {
+    fn allows(&self, item: &Item<V>) -> bool {
         // The first call among those that may look at it: of all that do not precede it.
         let first_look = match item.effect {
             Effect::Observe(_) => return true,
             Effect::Set { to } | Effect::Swap { to, .. } => {
-                let at_value = self.looks.get(to).map_or(u64::MAX, |looks| looks.least(item.call));
+                let at_value = self.looks.get(&to).map_or(u64::MAX, |looks| looks.least(item.call));
                 at_value.min(self.looks_at_all.least(item.call))
             }
             Effect::Opaque => self.looks_at_any.least(item.call),
@@ -167,8 +169,9 @@ impl<'a> Rest<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Value;
 
-    fn item(effect: Effect<'_>, call: u64, ret: Option<u64>) -> Item<'_> {
+    fn item(effect: Effect<&Value>, call: u64, ret: Option<u64>) -> Item<&Value> {
         Item { effect, call, ret }
     }
 

@@ -21,11 +21,11 @@
 
 use rustc_hash::FxHashMap;
 
-use super::register::Answer;
+use super::{record::Records, register::Answer};
 use crate::history::{
     datum::Datum,
     events::{F, Told},
-    operations::{End, Operations},
+    operations::End,
 };
 
 /// When something happened that never did.
@@ -52,16 +52,15 @@ impl Element {
     }
 }
 
-/// Decides a queue that is empty at first, whose judged operations are `ids`.
-pub(super) fn decide(fifo: bool, operations: &Operations<'_>, ids: &[u32]) -> Answer {
-    let mut elements: Vec<Element> = Vec::with_capacity(ids.len() / 2);
+/// Decides a queue that is empty at first, with these judged operations.
+pub(super) fn decide(fifo: bool, records: &Records<'_>) -> Answer {
+    let mut elements: Vec<Element> = Vec::with_capacity(records.len() / 2);
     let mut places: FxHashMap<Datum, u32> = FxHashMap::default();
-    places.reserve(ids.len() / 2);
+    places.reserve(records.len() / 2);
     let mut empty: Vec<(u64, u64, u32)> = Vec::new();
     let mut open_dequeues = false;
-    for &id in ids {
-        let raw = operations.raw(id as usize);
-        let (Some(asked), Some(told)) = (raw.asked, raw.told) else { return Answer::NotForMe };
+    let read = records.try_each(|record| {
+        let id = record.id;
         let mut at = |value: Datum| {
             let next = elements.len() as u32;
             let at = *places.entry(value).or_insert(next);
@@ -70,31 +69,35 @@ pub(super) fn decide(fifo: bool, operations: &Operations<'_>, ids: &[u32]) -> An
             }
             at as usize
         };
-        match (asked.f, raw.end, told) {
-            (F::Enqueue, ..) if asked.a == Datum::NIL => return Answer::NotForMe,
+        match (record.f, record.end, record.told()) {
+            (F::Enqueue, ..) if record.a == Datum::NIL => return Err(()),
             (F::Enqueue, ..) => {
-                let at = at(asked.a);
+                let at = at(record.a);
                 let element = &mut elements[at];
                 if element.enqueue != NONE {
-                    return Answer::NotForMe;
+                    return Err(());
                 }
                 element.enqueue = id;
-                element.into = (raw.call, raw.ret);
+                element.into = (record.call, record.ret);
             }
             (F::Dequeue, End::Info, _) => open_dequeues = true,
-            (F::Dequeue, _, Told::Value(Datum::NIL)) => empty.push((raw.call, raw.ret, id)),
+            (F::Dequeue, _, Told::Value(Datum::NIL)) => empty.push((record.call, record.ret, id)),
             (F::Dequeue, _, Told::Value(value)) => {
                 let at = at(value);
                 let element = &mut elements[at];
                 if element.dequeue != NONE {
                     element.again = id;
-                    continue;
+                } else {
+                    element.dequeue = id;
+                    element.out = (record.call, record.ret);
                 }
-                element.dequeue = id;
-                element.out = (raw.call, raw.ret);
             }
-            _ => return Answer::NotForMe,
+            _ => return Err(()),
         }
+        Ok(())
+    });
+    if read.is_err() {
+        return Answer::NotForMe;
     }
     let all = elements.len();
     // What never came out and perhaps never went in says nothing.

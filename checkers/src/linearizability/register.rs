@@ -29,10 +29,12 @@ use crate::{
     history::{
         datum::Datum,
         events::{F, Told},
-        operations::{End, Operations},
+        operations::End,
     },
     model::RegisterLike,
 };
+
+use super::record::Records;
 
 /// What came out.
 #[derive(Debug, PartialEq, Eq)]
@@ -99,18 +101,18 @@ struct Register {
     places: FxHashMap<Datum, u32>,
 }
 
-/// Decides a key whose judged operations are `ids`.
-pub(super) fn decide(like: &RegisterLike<'_>, operations: &Operations<'_>, ids: &[u32]) -> Answer {
+/// Decides a key with these judged operations.
+pub(super) fn decide(like: &RegisterLike<'_>, records: &Records<'_>) -> Answer {
     let mut register = Register::default();
-    register.places.reserve(ids.len() / 2);
+    register.places.reserve(records.len() / 2);
     // Before all else: times are counted from 2.
     let initial = Cluster { written: (1, 1), happened: true, ..Cluster::NEW };
-    let initial_datum = operations.values().find(like.initial);
+    let initial_datum = records.values().find(like.initial);
     register.clusters.push(initial);
     if let Some(datum) = initial_datum {
         register.places.insert(datum, 0);
     }
-    match register.read(like, operations, ids) {
+    match register.read(like, records) {
         Ok(()) => {}
         Err(answer) => return answer,
     }
@@ -135,37 +137,31 @@ impl Register {
         at
     }
 
-    fn read(
-        &mut self,
-        like: &RegisterLike<'_>,
-        operations: &Operations<'_>,
-        ids: &[u32],
-    ) -> Result<(), Answer> {
-        for &id in ids {
-            let raw = operations.raw(id as usize);
-            let (Some(asked), Some(told)) = (raw.asked, raw.told) else { return Err(Answer::NotForMe) };
-            let call = raw.call.saturating_add(2);
-            let ret = raw.ret.saturating_add(2);
-            match (asked.f, raw.end, told) {
+    fn read(&mut self, like: &RegisterLike<'_>, records: &Records<'_>) -> Result<(), Answer> {
+        records.try_each(|record| {
+            let (id, a, b) = (record.id, record.a, record.b);
+            let call = record.call.saturating_add(2);
+            let ret = record.ret.saturating_add(2);
+            match (record.f, record.end, record.told()) {
                 (F::Read, End::Ok, Told::Value(value)) => self.seen(value, id, call, ret),
-                (F::Write, end, _) => self.made(asked.a, id, (call, ret), None, end == End::Ok)?,
+                (F::Write, end, _) => self.made(a, id, (call, ret), None, end == End::Ok)?,
                 (F::Cas, ..) if !like.cas => return Err(Answer::NotForMe),
-                (F::Cas, End::Info, _) if asked.a == asked.b => {}
-                (F::Cas, End::Info, _) => self.made(asked.b, id, (call, ret), Some(asked.a), false)?,
-                (F::Cas, _, Told::Swapped(true, found)) if found.is_none_or(|found| found == asked.a) => {
-                    if asked.a == asked.b {
-                        self.seen(asked.a, id, call, ret);
+                (F::Cas, End::Info, _) if a == b => {}
+                (F::Cas, End::Info, _) => self.made(b, id, (call, ret), Some(a), false)?,
+                (F::Cas, _, Told::Swapped(true, found)) if found.is_none_or(|found| found == a) => {
+                    if a == b {
+                        self.seen(a, id, call, ret);
                     } else {
-                        self.made(asked.b, id, (call, ret), Some(asked.a), true)?;
+                        self.made(b, id, (call, ret), Some(a), true)?;
                     }
                 }
-                (F::Cas, _, Told::Swapped(false, Some(found))) if found != asked.a => {
-                    self.seen(found, id, call, ret);
+                (F::Cas, _, Told::Swapped(false, Some(found))) if found != a => {
+                    self.seen(found, id, call, ret)
                 }
                 _ => return Err(Answer::NotForMe),
             }
-        }
-        Ok(())
+            Ok(())
+        })
     }
 
     fn seen(&mut self, value: Datum, id: u32, call: u64, ret: u64) {

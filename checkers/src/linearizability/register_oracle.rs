@@ -14,11 +14,11 @@ use rand_chacha::ChaCha8Rng;
 use super::{
     calls::*,
     frontier::Frontier,
-    is_judged,
     judge::{calls_of, whole},
     outcome::*,
+    record::{Records, is_judged},
     register::{Answer, decide},
-    space::Space,
+    space::{Memo, Space},
 };
 use crate::{
     Budget, Event, Header, History, Kind, Meta, Model, Op, OpOutcome, Process, RegisterLike, Ret, Value,
@@ -137,11 +137,12 @@ fn frontier_says(operations: &[crate::Operation]) -> bool {
     let model = CasRegister::default();
     let shapes: Vec<_> = calls.iter().map(|call| (call.op, call.ret)).collect();
     let model = model.fit(&shapes).expect("judgeable");
-    let laid = Calls::new(&model, &calls);
+    let (laid, classes) = Calls::new(&model, &calls);
+    let mut space = Memo::new(&model, &classes);
     let budget = Budget::unlimited();
     let mut purse = Purse::new(u64::MAX, u64::MAX, &budget);
-    let mut frontier = Frontier::new(&laid).expect("few are open at once");
-    match frontier.run(&mut Space::new(&model, &laid), &mut purse) {
+    let mut frontier = Frontier::new(&laid, space.start()).expect("few are open at once");
+    match frontier.run(&mut space, &mut purse) {
         Outcome::Valid => true,
         Outcome::Invalid(_) => false,
         other => panic!("{other:?}"),
@@ -156,7 +157,9 @@ fn zones_agree_with_the_frontier() {
         let operations = history.paired().expect("well-formed");
         let ids: Vec<u32> =
             (0..operations.len()).filter(|id| is_judged(&operations, *id)).map(|id| id as u32).collect();
-        let answer = decide(&RegisterLike { initial: &Value::Nil, cas: true }, &operations, &ids);
+        let copied = Records::copy(&operations, &ids);
+        let answer =
+            decide(&RegisterLike { initial: &Value::Nil, cas: true }, &Records::of(&operations, &copied));
         let judged = whole(&operations, &ids);
         let picture = || crate::timeline::draw(&judged.iter().collect::<Vec<_>>(), &[]);
         match answer {

@@ -17,11 +17,11 @@
 
 use rustc_hash::FxHashMap;
 
-use super::register::Answer;
+use super::{record::Records, register::Answer};
 use crate::history::{
-    datum::Datum,
+    datum::{Datum, Values},
     events::{F, Told},
-    operations::{End, Operations},
+    operations::End,
 };
 
 const NONE: u32 = u32::MAX;
@@ -45,35 +45,37 @@ struct Read {
 }
 
 struct Set<'a> {
-    operations: &'a Operations<'a>,
+    values: &'a Values,
     adds: FxHashMap<Datum, Add>,
     reads: Vec<Read>,
 }
 
-/// Decides a set that is empty at first, whose judged operations are `ids`.
-pub(super) fn decide(operations: &Operations<'_>, ids: &[u32]) -> Answer {
-    let mut set = Set { operations, adds: FxHashMap::default(), reads: Vec::new() };
-    let values = operations.values();
-    for &id in ids {
-        let raw = operations.raw(id as usize);
-        let (Some(asked), Some(told)) = (raw.asked, raw.told) else { return Answer::NotForMe };
-        match (asked.f, raw.end, told) {
+/// Decides a set that is empty at first, with these judged operations.
+pub(super) fn decide(records: &Records<'_>) -> Answer {
+    let mut set = Set { values: records.values(), adds: FxHashMap::default(), reads: Vec::new() };
+    let read = records.try_each(|record| {
+        let (id, call, ret) = (record.id, record.call, record.ret);
+        match (record.f, record.end, record.told()) {
             (F::Add, ..) => {
-                let add = Add { id, call: raw.call, ret: raw.ret, seen: false, read: NONE };
-                if set.adds.insert(asked.a, add).is_some() {
-                    return Answer::NotForMe;
+                let add = Add { id, call, ret, seen: false, read: NONE };
+                if set.adds.insert(record.a, add).is_some() {
+                    return Err(());
                 }
             }
             (F::Read, End::Ok, Told::Value(list)) => {
-                let size = match values.elements(list) {
+                let size = match set.values.elements(list) {
                     Some(elements) => elements.len(),
                     None if list == Datum::NIL => 0,
-                    None => return Answer::NotForMe,
+                    None => return Err(()),
                 };
-                set.reads.push(Read { id, call: raw.call, ret: raw.ret, list, size });
+                set.reads.push(Read { id, call, ret, list, size });
             }
-            _ => return Answer::NotForMe,
+            _ => return Err(()),
         }
+        Ok(())
+    });
+    if read.is_err() {
+        return Answer::NotForMe;
     }
     set.reads.sort_by_key(|read| read.size);
     let reads = std::mem::take(&mut set.reads);
@@ -93,7 +95,7 @@ impl Set<'_> {
         for stage in reads.chunk_by(|one, next| one.size == next.size) {
             let mut called = latest;
             for read in stage {
-                let elements = self.operations.values().elements(read.list).unwrap_or_default();
+                let elements = self.values.elements(read.list).unwrap_or_default();
                 for element in elements {
                     let Some(add) = self.adds.get_mut(element) else { return Err(vec![read.id]) };
                     if std::mem::replace(&mut add.read, read.id) == read.id {
@@ -134,7 +136,7 @@ impl Set<'_> {
     fn evidence(&self, reads: &[Read], guilty: &[u32]) -> Vec<u32> {
         let mut evidence: Vec<u32> = guilty.iter().copied().filter(|id| *id != NONE).collect();
         for read in reads.iter().filter(|read| guilty.contains(&read.id)) {
-            let elements = self.operations.values().elements(read.list).unwrap_or_default();
+            let elements = self.values.elements(read.list).unwrap_or_default();
             evidence.extend(elements.iter().filter_map(|element| self.adds.get(element)).map(|add| add.id));
         }
         evidence.sort_unstable();

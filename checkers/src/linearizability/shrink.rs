@@ -19,7 +19,7 @@ use super::{
     frontier::Frontier,
     outcome::{Outcome, Purse},
     prune::{Item, removable},
-    space::Space,
+    space::{Memo, Space},
 };
 use crate::{
     Budget, Value,
@@ -121,12 +121,13 @@ impl<M: Model> Shrinker<'_, '_, M> {
         let rest: Vec<Call<'a>> =
             calls.iter().zip(&removed).filter(|(_, removed)| !**removed).map(|(call, _)| *call).collect();
         self.runs += 1;
-        let laid = Calls::new(self.model, &rest);
-        let mut space = Space::new(self.model, &laid);
+        let (laid, classes) = Calls::new(self.model, &rest);
+        let mut space = Memo::new(self.model, &classes);
         // A part without its reads may be far harder than the whole; do not insist.
         let limit = self.best.map_or(MAX_FIRST_STEPS, |best| 2 * best + MIN_STEPS);
         let mut purse = Purse::new(limit, MAX_BYTES.min(self.budget.bytes()), self.budget);
-        let outcome = Frontier::new(&laid).map(|mut frontier| frontier.run(&mut space, &mut purse));
+        let outcome =
+            Frontier::new(&laid, space.start()).map(|mut frontier| frontier.run(&mut space, &mut purse));
         self.effort += rest.len() as u64 + purse.spent();
         match outcome {
             Some(Outcome::Invalid(_)) => {
@@ -139,7 +140,7 @@ impl<M: Model> Shrinker<'_, '_, M> {
 }
 
 /// What may be left out of the wish if everything that stays keeps its witness.
-fn with_witnesses(items: &[Item<'_>], wish: &[bool]) -> Vec<bool> {
+fn with_witnesses(items: &[Item<&Value>], wish: &[bool]) -> Vec<bool> {
     let witnesses = witnesses(items);
     let mut wish = wish.to_vec();
     loop {
@@ -161,7 +162,7 @@ fn with_witnesses(items: &[Item<'_>], wish: &[bool]) -> Vec<bool> {
 }
 
 /// For everything that looks at one value: who left it, at the latest.
-fn witnesses(items: &[Item<'_>]) -> Vec<Option<usize>> {
+fn witnesses(items: &[Item<&Value>]) -> Vec<Option<usize>> {
     let mut writers: FxHashMap<&Value, Vec<(u64, usize)>> = FxHashMap::default();
     for (i, item) in items.iter().enumerate() {
         if let Effect::Set { to } | Effect::Swap { to, .. } = item.effect {
@@ -169,7 +170,7 @@ fn witnesses(items: &[Item<'_>]) -> Vec<Option<usize>> {
         }
     }
     writers.values_mut().for_each(|writers| writers.sort_unstable());
-    let look = |item: &Item<'_>| {
+    let look = |item: &Item<&Value>| {
         let (Effect::Observe(Some(value)) | Effect::Swap { from: value, .. }) = item.effect else {
             return None;
         };

@@ -9,8 +9,9 @@
 //! nothing of time.
 
 use rustc_hash::FxHashMap;
+use serde_json::Value as Json;
 
-use super::calls::Calls;
+use super::calls::Classes;
 use crate::model::Model;
 
 /// The number of a state.
@@ -22,21 +23,37 @@ pub(super) const IMPOSSIBLE: StateId = u32::MAX;
 /// Beyond this many entries the table of steps is begun anew: it can be computed again, and histories are long.
 const MAX_STEPS: usize = 1 << 20;
 
-pub(super) struct Space<'a, M: Model> {
+/// States and steps, whatever they are made of.
+pub(super) trait Space {
+    /// The state before the first operation.
+    fn start(&self) -> StateId;
+
+    /// What the operations of `class` make of `state`, or [`IMPOSSIBLE`].
+    fn step(&mut self, state: StateId, class: u32) -> StateId;
+
+    /// About how much memory it takes.
+    fn bytes(&self) -> u64;
+
+    /// The state in words and as data.
+    fn tell(&self, state: StateId) -> (String, Json);
+}
+
+/// The states of any model, which is asked once for each step.
+pub(super) struct Memo<'a, M: Model> {
     model: &'a M,
-    calls: &'a Calls<'a>,
+    classes: &'a Classes<'a>,
     states: Vec<M::State>,
     ids: FxHashMap<M::State, StateId>,
     steps: FxHashMap<u64, StateId>,
     heap_bytes: u64,
 }
 
-impl<'a, M: Model> Space<'a, M> {
+impl<'a, M: Model> Memo<'a, M> {
     /// The state at the start has the number 0.
-    pub(super) fn new(model: &'a M, calls: &'a Calls<'a>) -> Self {
-        let mut space = Space {
+    pub(super) fn new(model: &'a M, classes: &'a Classes<'a>) -> Self {
+        let mut space = Memo {
             model,
-            calls,
+            classes,
             states: Vec::new(),
             ids: FxHashMap::default(),
             steps: FxHashMap::default(),
@@ -56,14 +73,19 @@ impl<'a, M: Model> Space<'a, M> {
         self.ids.insert(state, id);
         id
     }
+}
 
-    /// What the operations of `class` make of `state`, or [`IMPOSSIBLE`].
-    pub(super) fn step(&mut self, state: StateId, class: u32) -> StateId {
+impl<M: Model> Space for Memo<'_, M> {
+    fn start(&self) -> StateId {
+        0
+    }
+
+    fn step(&mut self, state: StateId, class: u32) -> StateId {
         let key = u64::from(state) << 32 | u64::from(class);
         if let Some(next) = self.steps.get(&key) {
             return *next;
         }
-        let (op, ret) = self.calls.classes[class as usize];
+        let (op, ret) = self.classes[class as usize];
         let next = match self.model.step(&self.states[state as usize], op, ret) {
             Some(next) => self.intern(next),
             None => IMPOSSIBLE,
@@ -75,13 +97,13 @@ impl<'a, M: Model> Space<'a, M> {
         next
     }
 
-    pub(super) fn state(&self, id: StateId) -> &M::State {
-        &self.states[id as usize]
-    }
-
-    /// About how much memory it takes.
-    pub(super) fn bytes(&self) -> u64 {
+    fn bytes(&self) -> u64 {
         let state = 2 * size_of::<M::State>() as u64 + 8;
         self.heap_bytes + self.states.len() as u64 * state + self.steps.capacity() as u64 * 17
+    }
+
+    fn tell(&self, state: StateId) -> (String, Json) {
+        let state = &self.states[state as usize];
+        (self.model.describe(state), self.model.to_json(state))
     }
 }

@@ -31,7 +31,7 @@ pub(super) fn thin_air<M: Model>(model: &M, calls: &[Call<'_>]) -> Option<usize>
         }
     }
     let initial = model.init();
-    let impossible = |item: &super::prune::Item<'_>, call: &Call<'_>| match item.effect {
+    let impossible = |item: &super::prune::Item<&Value>, call: &Call<'_>| match item.effect {
         Effect::Observe(Some(value)) | Effect::Swap { from: value, .. } => {
             call.returned.is_some()
                 && !left.contains(value)

@@ -25,7 +25,6 @@ use super::{
     outcome::{Config, Failure, Outcome, Purse},
     space::{IMPOSSIBLE, Space, StateId},
 };
-use crate::model::Model;
 
 /// The end of the list, and its head.
 const HEAD: u32 = 0;
@@ -52,7 +51,7 @@ struct Taken {
 
 /// The search, between two decisions.
 pub(super) struct Wgl<'a> {
-    calls: &'a Calls<'a>,
+    calls: &'a Calls,
     /// Entry `i + 1` is step `i`; crashed calls are not linked.
     next: Vec<u32>,
     previous: Vec<u32>,
@@ -73,14 +72,14 @@ pub(super) struct Wgl<'a> {
 }
 
 impl<'a> Wgl<'a> {
-    pub(super) fn new(calls: &'a Calls<'a>) -> Self {
+    pub(super) fn new(calls: &'a Calls, start: StateId) -> Self {
         let mut wgl = Wgl {
             calls,
             next: vec![HEAD; calls.steps.len() + 1],
             previous: vec![HEAD; calls.steps.len() + 1],
             entries: vec![(HEAD, HEAD); calls.infos.len()],
             taken: Vec::new(),
-            state: 0,
+            state: start,
             idle: false,
             cursor: Cursor::Observers,
             fingerprint: 0,
@@ -112,7 +111,7 @@ impl<'a> Wgl<'a> {
     }
 
     /// Goes on until the end or until the purse is empty. May be called again with a fuller purse.
-    pub(super) fn run<M: Model>(&mut self, space: &mut Space<'a, M>, purse: &mut Purse<'_>) -> Outcome {
+    pub(super) fn run<S: Space>(&mut self, space: &mut S, purse: &mut Purse<'_>) -> Outcome {
         while self.missing > 0 {
             let in_use = || self.seen.capacity() as u64 * 17 + self.fixed_bytes() + space.bytes();
             if let Some(end) = purse.check_bytes(in_use) {
@@ -144,10 +143,7 @@ impl<'a> Wgl<'a> {
 
     /// The next operation to try at this place, with the state after it and what to try if it proves wrong; and the
     /// cost of the search for it.
-    fn choose<M: Model>(
-        &mut self,
-        space: &mut Space<'a, M>,
-    ) -> (Option<(u32, StateId, Option<Cursor>)>, u64) {
+    fn choose<S: Space>(&mut self, space: &mut S) -> (Option<(u32, StateId, Option<Cursor>)>, u64) {
         let mut cost = 1;
         if let Cursor::Observers = self.cursor {
             let mut entry = self.next[HEAD as usize];

@@ -55,7 +55,7 @@ impl Model for CasRegister {
         Some(if matches { new.clone() } else { state.clone() })
     }
 
-    fn effect<'a>(&self, op: &'a Op, ret: Option<&'a Ret>) -> Effect<'a> {
+    fn effect<'a>(&self, op: &'a Op, ret: Option<&'a Ret>) -> Effect<&'a Value> {
         let Op::Cas { expected, new, .. } = op else { return self.register().effect(op, ret) };
         match ret {
             Some(Ret::Swapped { swapped: false, found: Some(found) }) => Effect::Observe(Some(found)),

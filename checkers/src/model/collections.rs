@@ -108,7 +108,7 @@ impl Model for Set {
         }
     }
 
-    fn effect<'a>(&self, op: &'a Op, _: Option<&'a Ret>) -> Effect<'a> {
+    fn effect<'a>(&self, op: &'a Op, _: Option<&'a Ret>) -> Effect<&'a Value> {
         match op {
             Op::Contains { .. } | Op::Read { .. } => Effect::Observe(None),
             _ => Effect::Opaque,
@@ -175,7 +175,7 @@ impl Model for FifoQueue {
         }
     }
 
-    fn effect<'a>(&self, op: &'a Op, ret: Option<&'a Ret>) -> Effect<'a> {
+    fn effect<'a>(&self, op: &'a Op, ret: Option<&'a Ret>) -> Effect<&'a Value> {
         match (op, ret) {
             // It found the queue empty, and left it so.
             (Op::Dequeue { .. }, Some(Ret::Value(Value::Nil))) => Effect::Observe(None),
@@ -236,7 +236,7 @@ impl Model for Stack {
         }
     }
 
-    fn effect<'a>(&self, op: &'a Op, ret: Option<&'a Ret>) -> Effect<'a> {
+    fn effect<'a>(&self, op: &'a Op, ret: Option<&'a Ret>) -> Effect<&'a Value> {
         match (op, ret) {
             (Op::Pop { .. }, Some(Ret::Value(Value::Nil))) => Effect::Observe(None),
             _ => Effect::Opaque,

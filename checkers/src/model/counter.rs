@@ -58,7 +58,7 @@ impl Model for Counter {
         }
     }
 
-    fn effect<'a>(&self, op: &'a Op, _: Option<&'a Ret>) -> Effect<'a> {
+    fn effect<'a>(&self, op: &'a Op, _: Option<&'a Ret>) -> Effect<&'a Value> {
         match op {
             Op::Read { .. } => Effect::Observe(None),
             _ => Effect::Opaque,

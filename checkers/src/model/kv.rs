@@ -140,7 +140,7 @@ impl Model for Kv {
         }
     }
 
-    fn effect<'a>(&self, op: &'a Op, ret: Option<&'a Ret>) -> Effect<'a> {
+    fn effect<'a>(&self, op: &'a Op, ret: Option<&'a Ret>) -> Effect<&'a Value> {
         match (op, ret) {
             (Op::Delete { .. }, None | Some(Ret::Done)) => Effect::Set { to: &NIL },
             (Op::Delete { .. } | Op::Append { .. }, _) => Effect::Opaque,

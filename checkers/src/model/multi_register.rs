@@ -110,7 +110,7 @@ impl Model for MultiRegister {
         Some(next)
     }
 
-    fn effect<'a>(&self, op: &'a Op, ret: Option<&'a Ret>) -> Effect<'a> {
+    fn effect<'a>(&self, op: &'a Op, ret: Option<&'a Ret>) -> Effect<&'a Value> {
         match (op, ret) {
             (Op::Read { .. }, _) | (Op::Cas { .. }, Some(Ret::Swapped { swapped: false, .. })) => {
                 Effect::Observe(None)

@@ -72,7 +72,7 @@ impl<N: NondeterministicModel> Model for Nondeterministic<N> {
         (!next.is_empty()).then_some(next)
     }
 
-    fn effect<'a>(&self, _: &'a Op, _: Option<&'a Ret>) -> Effect<'a> {
+    fn effect<'a>(&self, _: &'a Op, _: Option<&'a Ret>) -> Effect<&'a Value> {
         Effect::Opaque
     }
 

@@ -45,7 +45,7 @@ impl Model for Register {
         }
     }
 
-    fn effect<'a>(&self, op: &'a Op, ret: Option<&'a Ret>) -> Effect<'a> {
+    fn effect<'a>(&self, op: &'a Op, ret: Option<&'a Ret>) -> Effect<&'a Value> {
         match (op, ret) {
             (Op::Write { value, .. }, _) => Effect::Set { to: value },
             (Op::Read { .. }, Some(Ret::Value(value))) => Effect::Observe(Some(value)),
@@ -68,7 +68,7 @@ impl Model for Register {
 }
 
 /// The state of every model whose state is a value, as JSON.
-pub(super) fn to_json(state: &Value) -> serde_json::Value {
+pub(crate) fn to_json(state: &Value) -> serde_json::Value {
     match state {
         Value::Nil => serde_json::Value::Null,
         Value::Bool(b) => (*b).into(),
