@@ -21,6 +21,8 @@
 //! same answer, everywhere.
 
 mod calls;
+mod elements;
+mod elementwise;
 mod explain;
 mod flat;
 mod frontier;
@@ -39,7 +41,9 @@ mod register_oracle;
 mod set;
 mod shrink;
 mod space;
+mod stack;
 mod thin_air;
+mod trees;
 mod usage;
 mod wgl;
 

@@ -120,6 +120,8 @@ pub enum Special<'a> {
         /// Whether the first element in is the first out.
         fifo: bool,
     },
+    /// A stack that is empty at first: pushes and pops; nil means that it was empty.
+    Stack,
     /// A set that is empty at first: adds, and reads of the whole.
     Set,
 }

@@ -29,6 +29,9 @@ const FIRST: u32 = 3;
 impl Datum {
     /// [`Value::Nil`].
     pub(crate) const NIL: Datum = Datum(0);
+    /// [`Value::Bool`].
+    pub(crate) const FALSE: Datum = Datum(1);
+    pub(crate) const TRUE: Datum = Datum(2);
     /// No value of any history.
     pub(crate) const UNUSED: Datum = Datum(NUMBER - 1);
 

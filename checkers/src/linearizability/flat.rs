@@ -25,7 +25,7 @@ use crate::{
     history::{
         datum::{Datum, Values},
         events::{F, Told},
-        operations::End,
+        operations::{End, Operations},
     },
     model::{Effect, RegisterLike, register},
 };
@@ -57,30 +57,22 @@ pub(super) struct Flat<'a> {
 impl<'a> Flat<'a> {
     /// `None` if there are other operations than those of a register.
     pub(super) fn new(like: &RegisterLike<'a>, records: &Records<'a>) -> Option<Flat<'a>> {
-        let mut entries = Vec::with_capacity(records.len());
-        let mut ids = Vec::with_capacity(records.len());
-        let mut classes: Vec<Class> = Vec::new();
-        let mut known: FxHashMap<Class, u32> = FxHashMap::default();
-        let seen = records.try_each(|record| {
-            let (class, effect) = read(like, record).ok_or(())?;
-            let class = *known.entry(class).or_insert_with(|| {
-                classes.push(class);
-                classes.len() as u32 - 1
-            });
-            let ret = (record.end == End::Ok).then_some(record.ret);
-            entries.push(Entry { item: Item { effect, call: record.call, ret }, class });
-            ids.push(record.id);
-            Ok::<(), ()>(())
-        });
-        seen.ok()?;
+        let mut flat = Builder::new(records.len());
+        records
+            .try_each(|record| read(like, record).and_then(|read| flat.add(record, read)).ok_or(()))
+            .ok()?;
         let values = records.values();
         let start = values.find(like.initial).unwrap_or(Datum::UNUSED).bits();
-        let index = |step: Step| match step {
-            Step::Invoke(source) => records.operations.call_index(ids[source as usize] as usize),
-            Step::Return(source) => records.operations.ret_index(ids[source as usize] as usize),
-        };
-        let calls = Calls::lay_out(&entries, classes.len(), index);
-        Some(Flat { calls, ids, classes, start, initial: like.initial, values })
+        Some(flat.build(records.operations, start, like.initial))
+    }
+
+    /// One element of a set that is empty at first; `None` if there are reads of the whole.
+    pub(super) fn element(operations: &'a Operations<'a>, records: &[Record]) -> Option<Flat<'a>> {
+        let mut flat = Builder::new(records.len());
+        for record in records {
+            flat.add(record, is_inside(record)?)?;
+        }
+        Some(flat.build(operations, Datum::FALSE.bits(), &Value::Bool(false)))
     }
 
     /// Its states and steps.
@@ -89,9 +81,71 @@ impl<'a> Flat<'a> {
     }
 }
 
+/// A [`Flat`] while its operations come in.
+struct Builder {
+    entries: Vec<Entry<u32>>,
+    ids: Vec<u32>,
+    classes: Vec<Class>,
+    known: FxHashMap<Class, u32>,
+}
+
+impl Builder {
+    fn new(operations: usize) -> Self {
+        Builder {
+            entries: Vec::with_capacity(operations),
+            ids: Vec::with_capacity(operations),
+            classes: Vec::new(),
+            known: FxHashMap::default(),
+        }
+    }
+
+    fn add(&mut self, record: &Record, (class, effect): (Class, Effect<u32>)) -> Option<()> {
+        // The number that stands for "impossible" is no state.
+        let states = match class {
+            Class::Reads(a) | Class::ReadsOther(a) | Class::Writes(a) => [a, a],
+            Class::Swaps(a, b) | Class::MaySwap(a, b) => [a, b],
+        };
+        if states.contains(&IMPOSSIBLE) {
+            return None;
+        }
+        let class = *self.known.entry(class).or_insert_with(|| {
+            self.classes.push(class);
+            self.classes.len() as u32 - 1
+        });
+        let ret = (record.end == End::Ok).then_some(record.ret);
+        self.entries.push(Entry { item: Item { effect, call: record.call, ret }, class });
+        self.ids.push(record.id);
+        Some(())
+    }
+
+    fn build<'a>(self, operations: &'a Operations<'a>, start: u32, initial: &'a Value) -> Flat<'a> {
+        let Builder { entries, ids, classes, .. } = self;
+        let index = |step: Step| match step {
+            Step::Invoke(source) => operations.call_index(ids[source as usize] as usize),
+            Step::Return(source) => operations.ret_index(ids[source as usize] as usize),
+        };
+        let calls = Calls::lay_out(&entries, classes.len(), index);
+        Flat { calls, ids, classes, start, initial, values: operations.values() }
+    }
+}
+
+/// An operation on an element of a set, as one on a register that says whether it is inside.
+fn is_inside(record: &Record) -> Option<(Class, Effect<u32>)> {
+    let set = |to: Datum| (Class::Writes(to.bits()), Effect::Set { to: to.bits() });
+    let seen = |there: Datum| (Class::Reads(there.bits()), Effect::Observe(Some(there.bits())));
+    match (record.f, record.end, record.told()) {
+        (F::Add, ..) => Some(set(Datum::TRUE)),
+        (F::Remove, ..) => Some(set(Datum::FALSE)),
+        // Whatever it saw, nobody was told.
+        (F::Contains, End::Info, _) => Some(seen(Datum::FALSE)),
+        (F::Contains, _, Told::Value(there @ (Datum::FALSE | Datum::TRUE))) => Some(seen(there)),
+        _ => None,
+    }
+}
+
 fn read(like: &RegisterLike<'_>, record: &Record) -> Option<(Class, Effect<u32>)> {
     let (a, b) = (record.a.bits(), record.b.bits());
-    let found = match (record.f, record.end, record.told()) {
+    Some(match (record.f, record.end, record.told()) {
         (F::Read, End::Ok, Told::Value(value)) => {
             let value = value.bits();
             (Class::Reads(value), Effect::Observe(Some(value)))
@@ -113,13 +167,7 @@ fn read(like: &RegisterLike<'_>, record: &Record) -> Option<(Class, Effect<u32>)
         }
         (F::Cas, _, Told::Swapped(false, None)) => (Class::ReadsOther(a), Effect::Observe(None)),
         _ => return None,
-    };
-    // The number that stands for "impossible" is no state.
-    let states = match found.0 {
-        Class::Reads(a) | Class::ReadsOther(a) | Class::Writes(a) => [a, a],
-        Class::Swaps(a, b) | Class::MaySwap(a, b) => [a, b],
-    };
-    (!states.contains(&IMPOSSIBLE)).then_some(found)
+    })
 }
 
 /// The states of a [`Flat`].

@@ -15,6 +15,7 @@
 
 use super::{
     calls::{Call, Calls, Step},
+    elementwise,
     flat::Flat,
     frontier::{Frontier, MAX_SLOTS},
     outcome::{Failure, GaveUp, Outcome, Purse},
@@ -23,6 +24,7 @@ use super::{
     register::{self, Answer},
     set,
     space::{Memo, Space},
+    stack,
     thin_air::thin_air,
     wgl::Wgl,
 };
@@ -38,6 +40,8 @@ const FIRST_SLICE_PER_CALL: u64 = 32;
 /// The most operations of a key that the engines look at when the specialist has found it guilty: they say more, above all
 /// what would have been possible. In larger ones, and if they need more than one turn, they look at the evidence only.
 const MAX_WHOLE: usize = 20_000;
+/// The same where a state is a whole collection, which each step copies.
+const MAX_WHOLE_COLLECTION: usize = 1_000;
 /// The most operations of a specialist's evidence that the engines confirm.
 const MAX_CONFIRMED: usize = 2_000;
 
@@ -150,27 +154,38 @@ impl KeyVerdict {
 }
 
 /// What a specialist says, if there is one.
-pub(super) fn special<M: Model>(model: &M, records: &Records<'_>) -> Answer {
+pub(super) fn special<M: Model>(model: &M, records: &Records<'_>, budget: &Budget) -> Answer {
     match model.special() {
         None => Answer::NotForMe,
         Some(Special::Register(like)) => register::decide(&like, records),
         Some(Special::Queue { fifo }) => queue::decide(fifo, records),
-        Some(Special::Set) => set::decide(records),
+        Some(Special::Stack) => stack::decide(records),
+        Some(Special::Set) => match set::decide(records) {
+            Answer::NotForMe => elementwise::decide(records, budget),
+            answer => answer,
+        },
     }
 }
 
 /// Judges one key, of which these are the judged operations.
 pub(super) fn judge<M: Model>(model: &M, records: &Records<'_>, budget: &Budget) -> KeyVerdict {
     let operations = records.operations;
-    let evidence = match special(model, records) {
+    let evidence = match special(model, records, budget) {
         Answer::NotForMe => return search_flat(model, records, budget),
         Answer::Valid(unobservable) => {
             return KeyVerdict { unobservable, special: true, ..KeyVerdict::new(records.len()) };
         }
+        Answer::Unknown(reason) => {
+            return KeyVerdict { result: KeyResult::Unknown(reason), ..KeyVerdict::new(records.len()) };
+        }
         Answer::Invalid(evidence) => evidence,
     };
     let mut verdict = KeyVerdict { special: true, ..KeyVerdict::new(records.len()) };
-    if records.len() <= MAX_WHOLE {
+    let most = match model.special() {
+        Some(Special::Register(_)) => MAX_WHOLE,
+        _ => MAX_WHOLE_COLLECTION,
+    };
+    if records.len() <= most {
         let found = search(model, &whole_for(model, operations, &records.ids()), 1, budget);
         match found.result {
             KeyResult::Unknown(_) => verdict.add(&found),
@@ -214,15 +229,21 @@ fn search_flat<M: Model>(model: &M, records: &Records<'_>, budget: &Budget) -> K
     let Some(flat) = flat else {
         return search(model, &whole_for(model, operations, &records.ids()), u32::MAX, budget);
     };
-    let mut verdict = KeyVerdict::new(records.len());
-    verdict.unobservable = flat.calls.dropped;
-    decide(|| flat.space(), |source| flat.ids[source] as usize, &flat.calls, u32::MAX, budget, &mut verdict);
+    let mut verdict = decide_flat(&flat, budget);
     if let KeyResult::Unknown(_) = verdict.result {
         let whole = whole_for(model, operations, &flat.ids);
         if let Some(guilt) = from_nowhere(model, &calls_of(&whole)) {
             verdict.result = KeyResult::Invalid(guilt);
         }
     }
+    verdict
+}
+
+/// Lets the engines look at operations that are numbers.
+pub(super) fn decide_flat(flat: &Flat<'_>, budget: &Budget) -> KeyVerdict {
+    let mut verdict = KeyVerdict::new(flat.ids.len());
+    verdict.unobservable = flat.calls.dropped;
+    decide(|| flat.space(), |source| flat.ids[source] as usize, &flat.calls, u32::MAX, budget, &mut verdict);
     verdict
 }
 

@@ -43,6 +43,8 @@ pub(super) enum Answer {
     Valid(usize),
     /// These operations alone are not linearizable, and by the lemma of [`prune`](super::prune) neither is the whole.
     Invalid(Vec<u32>),
+    /// Not decided within the budget, and nobody else would.
+    Unknown(String),
     /// Values come twice, or there are operations of other kinds.
     NotForMe,
 }

@@ -163,6 +163,7 @@ fn zones_agree_with_the_frontier() {
         let judged = whole(&operations, &ids);
         let picture = || crate::timeline::draw(&judged.iter().collect::<Vec<_>>(), &[]);
         match answer {
+            Answer::Unknown(reason) => panic!("{reason}"),
             Answer::NotForMe => {
                 // Only an answer that contradicts itself is not for the specialist here.
                 let odd = judged.iter().any(|operation| match (&operation.op, &operation.outcome) {

@@ -243,6 +243,10 @@ impl Model for Stack {
         }
     }
 
+    fn special(&self) -> Option<Special<'_>> {
+        self.initial.is_empty().then_some(Special::Stack)
+    }
+
     fn describe(&self, state: &Self::State) -> String {
         words(state)
     }
