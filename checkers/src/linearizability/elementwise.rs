@@ -41,7 +41,7 @@ pub(super) fn decide(records: &Records<'_>, budget: &Budget) -> Answer {
     for answer in judged {
         match answer {
             Answer::Valid(more) => unseen += more,
-            Answer::Invalid(_) | Answer::NotForMe => return answer,
+            Answer::Invalid(_) | Answer::Huge(..) | Answer::NotForMe => return answer,
             Answer::Unknown(_) => doubt = doubt.or(Some(answer)),
         }
     }

@@ -57,8 +57,14 @@ pub(super) fn explain<M: Model>(
     let model = model.fit(&shapes).unwrap_or_else(|_| model.clone());
     let prefix = shrink::prefix(&model, &calls, guilt.operation);
     let prefix_len = prefix.len();
-    let (small, runs) = shrink::shrink(&model, prefix, guilt.operation, budget);
-    let mut minimal: Vec<usize> = small.iter().map(|call| call.id).collect();
+    let (mut minimal, runs) = match guilt.why {
+        // Without all that their answers are made of they would prove anything.
+        Why::Element(_) => (guilt.part.iter().map(|id| *id as usize).collect(), 0),
+        _ => {
+            let (small, runs) = shrink::shrink(&model, prefix, guilt.operation, budget);
+            (small.iter().map(|call| call.id).collect::<Vec<usize>>(), runs)
+        }
+    };
     minimal.sort_unstable();
 
     let guilty = operations.get(guilt.operation);
@@ -129,7 +135,7 @@ fn entry(operation: &Operation) -> Json {
 }
 
 fn message(guilty: &Operation, guilt: &Guilt, unobservable: usize, origin: Option<&Origin>) -> String {
-    let why = match guilt.why {
+    let why = match &guilt.why {
         Why::NoState => {
             format!("given everything that returned before, the key could only hold {}", held(guilt))
         }
@@ -141,12 +147,15 @@ fn message(guilty: &Operation, guilt: &Guilt, unobservable: usize, origin: Optio
         }
         Why::ThinAir => "nothing can have left that value".to_string(),
         Why::Values => "the operations about one value are in the way of those about another".to_string(),
+        Why::Element(element) => {
+            format!("what the operations shown say of the element {element} contradicts itself")
+        }
     };
     let mut text = format!(
         "{} by process {} {}, but {why} (operation {}, {} to {}).",
         guilty.op,
         guilty.process,
-        answer(guilty),
+        short(answer(guilty)),
         guilty.id,
         ms(guilty.call),
         ms(guilty.ret.unwrap_or(guilty.call)),
@@ -162,6 +171,15 @@ fn message(guilty: &Operation, guilt: &Guilt, unobservable: usize, origin: Optio
         text.push_str(origin);
     }
     text
+}
+
+/// Not more of an answer than a person wants to read.
+fn short(text: String) -> String {
+    const MOST: usize = 400;
+    match text.char_indices().nth(MOST) {
+        Some((end, _)) => format!("{}… ({} more characters)", &text[..end], text[end..].chars().count()),
+        None => text,
+    }
 }
 
 /// What it was told.

@@ -80,7 +80,7 @@ pub(super) struct Guilt {
 }
 
 /// Why a return cannot be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Why {
     /// In none of the states that were possible just before.
     NoState,
@@ -90,6 +90,8 @@ pub(super) enum Why {
     ThinAir,
     /// The operations about one value are in the way of those about another.
     Values,
+    /// What the operations say of this element contradicts itself; their answers are too long to be shown.
+    Element(Value),
 }
 
 /// Whole operations of these ids.
@@ -174,6 +176,13 @@ pub(super) fn judge<M: Model>(model: &M, records: &Records<'_>, budget: &Budget)
         Answer::NotForMe => return search_flat(model, records, budget),
         Answer::Valid(unobservable) => {
             return KeyVerdict { unobservable, special: true, ..KeyVerdict::new(records.len()) };
+        }
+        Answer::Huge(part, element) => {
+            let last = part.iter().copied().max_by_key(|id| operations.raw(*id as usize).ret);
+            let why = Why::Element(operations.values().get(element));
+            let operation = last.unwrap_or(0) as usize;
+            let result = KeyResult::Invalid(Guilt { operation, part, why, configs: Vec::new(), more: false });
+            return KeyVerdict { result, special: true, ..KeyVerdict::new(records.len()) };
         }
         Answer::Unknown(reason) => {
             return KeyVerdict { result: KeyResult::Unknown(reason), ..KeyVerdict::new(records.len()) };

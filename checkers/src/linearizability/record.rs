@@ -21,7 +21,7 @@ use crate::history::{
 };
 
 /// The most records that are copied at once by each thread, if no single key has more.
-const MAX_BATCH: usize = 2_500_000;
+const MAX_BATCH: usize = 2_000_000;
 /// A key with more operations than this is not copied.
 const MAX_COPIED: usize = 250_000;
 /// That an operation is of no key.

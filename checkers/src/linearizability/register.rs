@@ -43,6 +43,9 @@ pub(super) enum Answer {
     Valid(usize),
     /// These operations alone are not linearizable, and by the lemma of [`prune`](super::prune) neither is the whole.
     Invalid(Vec<u32>),
+    /// These operations cannot be, above all because of this element. They prove it only together with those that their answers
+    /// are made of, which are too many to be shown.
+    Huge(Vec<u32>, Datum),
     /// Not decided within the budget, and nobody else would.
     Unknown(String),
     /// Values come twice, or there are operations of other kinds.

@@ -25,6 +25,8 @@ use crate::history::{
 };
 
 const NONE: u32 = u32::MAX;
+/// The most operations that are evidence by themselves.
+const MAX_EVIDENCE: usize = 2_000;
 
 struct Add {
     id: u32,
@@ -81,15 +83,25 @@ pub(super) fn decide(records: &Records<'_>) -> Answer {
     let reads = std::mem::take(&mut set.reads);
     match set.judge(&reads) {
         Ok(dropped) => Answer::Valid(dropped),
-        Err(guilty) => Answer::Invalid(set.evidence(&reads, &guilty)),
+        Err((mut guilty, element)) => {
+            let evidence = set.evidence(&reads, &guilty);
+            if evidence.len() <= MAX_EVIDENCE {
+                return Answer::Invalid(evidence);
+            }
+            guilty.extend(set.adds.get(&element).map(|add| add.id));
+            guilty.retain(|id| *id != NONE);
+            guilty.sort_unstable();
+            guilty.dedup();
+            Answer::Huge(guilty, element)
+        }
     }
 }
 
 impl Set<'_> {
-    /// Gives how many adds were left out, or the operations that cannot be.
-    fn judge(&mut self, reads: &[Read]) -> Result<usize, Vec<u32>> {
-        // The latest call of the stages so far, whose it is, and a read of its stage.
-        let mut latest = (0, NONE, NONE);
+    /// Gives how many adds were left out, or the operations that cannot be and an element that shows it.
+    fn judge(&mut self, reads: &[Read]) -> Result<usize, (Vec<u32>, Datum)> {
+        // The latest call of the stages so far, whose it is, a read of its stage, and an element of it.
+        let mut latest = (0, NONE, NONE, Datum::NIL);
         let mut known = 0;
         let mut before = NONE;
         for stage in reads.chunk_by(|one, next| one.size == next.size) {
@@ -97,37 +109,42 @@ impl Set<'_> {
             for read in stage {
                 let elements = self.values.elements(read.list).unwrap_or_default();
                 for element in elements {
-                    let Some(add) = self.adds.get_mut(element) else { return Err(vec![read.id]) };
+                    let Some(add) = self.adds.get_mut(element) else {
+                        return Err((vec![read.id], *element));
+                    };
                     if std::mem::replace(&mut add.read, read.id) == read.id {
                         // It has an element twice.
-                        return Err(vec![read.id]);
+                        return Err((vec![read.id], *element));
                     }
                     if !std::mem::replace(&mut add.seen, true) {
                         known += 1;
                         if add.ret < latest.0 {
-                            return Err(vec![add.id, latest.1, latest.2, read.id]);
+                            return Err((vec![add.id, latest.1, latest.2, read.id], *element));
                         }
-                        called = called.max((add.call, add.id, read.id));
+                        called = called.max((add.call, add.id, read.id, *element));
                     }
                 }
                 // All of it is known; so something is missing that a smaller or an equal read has seen.
                 if known != read.size {
-                    return Err(vec![before, read.id]);
+                    let missing = self.adds.iter().filter(|(_, add)| add.seen && add.read != read.id);
+                    let missing = missing.map(|(element, _)| *element).min();
+                    return Err((vec![before, read.id], missing.unwrap_or(Datum::NIL)));
                 }
                 before = read.id;
             }
             for read in stage {
                 if read.ret < called.0 {
-                    return Err(vec![read.id, called.1]);
+                    return Err((vec![read.id, called.1], called.3));
                 }
             }
-            latest = stage.iter().fold(called, |latest, read| latest.max((read.call, read.id, read.id)));
+            latest =
+                stage.iter().fold(called, |latest, read| latest.max((read.call, read.id, read.id, called.3)));
         }
-        let unseen = self.adds.values().filter(|add| !add.seen);
+        let unseen = self.adds.iter().filter(|(_, add)| !add.seen);
         // The one that returned first, so that it is the same one every time.
-        match unseen.clone().map(|add| (add.ret, add.id)).min() {
-            Some((ret, id)) if ret < latest.0 => Err(vec![id, latest.1, latest.2]),
-            _ => Ok(unseen.filter(|add| add.ret == u64::MAX).count()),
+        match unseen.clone().map(|(element, add)| (add.ret, add.id, *element)).min() {
+            Some((ret, id, element)) if ret < latest.0 => Err((vec![id, latest.1, latest.2], element)),
+            _ => Ok(unseen.filter(|(_, add)| add.ret == u64::MAX).count()),
         }
     }
 

@@ -1,8 +1,10 @@
-//! Histories of a simulated register, correct, or with one stale read: for tests and benchmarks.
+//! Histories of a simulated register (collections are in `collections`), correct, or with one stale read: for tests and benchmarks.
 //!
 //! ```text
 //! clients ──> a register that is simulated ──> 500 … 10,000,000 operations, some crashed, one falsified
 //! ```
+
+pub(crate) mod collections;
 
 use checkers::{Event, Events, Header, History, Kind, Meta, Op, Process, ReadMode, Ret, Value};
 use rand::{RngExt, SeedableRng};
@@ -103,7 +105,7 @@ pub(crate) fn event(index: usize, time: u64, process: u64, kind: Kind, op: Op, r
     Event { index: index as u64, time, process: Process::Client(process), kind, op, ret, meta }
 }
 
-/// Lets a read late in the history return an old value: that of the last read among the first half of the events.
+/// Lets a read in the last hundredth of the history, or one shortly before that, return an old value: that of the last read among the first half of the events.
 pub(crate) fn make_stale(history: &mut History) {
     let read = |event: &Event| match (&event.op, &event.ret) {
         (Op::Read { .. }, Some(Ret::Value(value))) if *value != Value::Nil => Some(value.clone()),
@@ -112,8 +114,12 @@ pub(crate) fn make_stale(history: &mut History) {
     let mut events: Vec<Event> = history.events.iter().collect();
     let half = events.len() / 2;
     let old = events[..half].iter().rev().find_map(read).expect("something was read");
-    let late = events.len() * 9 / 10;
-    let victim = events[late..].iter_mut().find(|event| read(event).is_some()).expect("something was read");
+    let late = events.len() - events.len() / 100;
+    // Short ones have no read there; then it is the last of all.
+    let victim = match events[late..].iter().position(|event| read(event).is_some()) {
+        Some(at) => &mut events[late + at],
+        None => events.iter_mut().rev().find(|event| read(event).is_some()).expect("something was read"),
+    };
     victim.ret = Some(Ret::Value(old));
     history.events = events.into_iter().collect();
 }
