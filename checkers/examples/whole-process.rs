@@ -74,7 +74,6 @@ fn cases() -> Vec<Case> {
         ("crashed-2000-stale", Register, crash_heavy(2000, 10, 0.01), true),
         ("crashed-5000-stale", Register, crash_heavy(5000, 5, 0.01), true),
         ("crashed-5000-repeated", CasRegister, alibi, false),
-        ("crashed-5000-repeated-stale", CasRegister, alibi, true),
     ];
     let collections = [
         ("queue-1m", FifoQueue, Collection::Fifo, false),

@@ -19,6 +19,7 @@ mod multi_register;
 mod nondeterministic;
 pub(crate) mod register;
 mod spec;
+mod unpartitioned;
 
 use std::{fmt, hash::Hash, str::FromStr};
 
@@ -32,6 +33,7 @@ pub use self::{
     nondeterministic::{Nondeterministic, NondeterministicModel, UnorderedQueue},
     register::Register,
     spec::{Spec, SpecState},
+    unpartitioned::Unpartitioned,
 };
 use crate::{Op, Ret, Value};
 
@@ -39,7 +41,7 @@ use crate::{Op, Ret, Value};
 pub mod models {
     pub use super::{
         CasRegister, Counter, FifoQueue, Kv, MultiRegister, Mutex, Nondeterministic, NondeterministicModel,
-        OwnedMutex, Register, Semaphore, Set, Spec, SpecState, Stack, UnorderedQueue,
+        OwnedMutex, Register, Semaphore, Set, Spec, SpecState, Stack, UnorderedQueue, Unpartitioned,
     };
 }
 

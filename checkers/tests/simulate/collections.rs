@@ -117,31 +117,37 @@ pub(crate) fn collection(kind: Collection, operations: usize, clients: u64, seed
 /// Falsifies an answer in the last hundredth: two answers that are far apart are exchanged, an element that is long gone or there is
 /// said not to be, or a read misses an element that was added long ago.
 pub(crate) fn falsify(kind: Collection, history: &mut History) {
-    let mut events: Vec<Event> = history.events.iter().collect();
-    let late = events.len() - events.len() / 100;
     let told = |event: &Event| match &event.ret {
         Some(Ret::Value(value)) if *value != Value::Nil => Some(value.clone()),
         _ => None,
     };
-    let victim = (late..events.len()).find(|at| told(&events[*at]).is_some()).expect("something was seen");
-    let answer = match kind {
-        Collection::Elements => Value::Bool(told(&events[victim]) != Some(true.into())),
-        Collection::Growing => match told(&events[victim]) {
-            Some(Value::List(values)) => values[1..].iter().cloned().collect(),
-            other => unreachable!("{other:?} is no list"),
-        },
-        Collection::Bag => {
-            let early = events[..late / 2].iter().rev().find_map(told);
-            early.expect("something came out")
-        }
-        Collection::Fifo | Collection::Stack => {
-            let far = (victim + events.len() / 200..events.len()).find(|at| told(&events[*at]).is_some());
-            let far = far.expect("something came out later");
-            let (one, two) = (told(&events[victim]), told(&events[far]));
-            events[far].ret = one.map(Ret::Value);
-            two.expect("it came out")
-        }
+    let events = &history.events;
+    let found = |mut places: Box<dyn Iterator<Item = usize>>| {
+        places.find_map(|at| told(&events.get(at)).map(|value| (at, value))).expect("something was seen")
     };
-    events[victim].ret = Some(Ret::Value(answer));
-    history.events = events.into_iter().collect();
+    let late = events.len() - events.len() / 100;
+    let (victim, seen) = found(Box::new(late..events.len()));
+    let mut answers = vec![(
+        victim,
+        match kind {
+            Collection::Elements => Value::Bool(seen != true.into()),
+            Collection::Growing => match &seen {
+                Value::List(values) => values[1..].iter().cloned().collect(),
+                other => unreachable!("{other} is no list"),
+            },
+            Collection::Bag => found(Box::new((0..late / 2).rev())).1,
+            Collection::Fifo | Collection::Stack => Value::Nil,
+        },
+    )];
+    if matches!(kind, Collection::Fifo | Collection::Stack) {
+        let (far, other) = found(Box::new(victim + events.len() / 200..events.len()));
+        answers = vec![(victim, other), (far, seen)];
+    }
+    let falsified = events.iter().enumerate().map(|(at, mut event)| {
+        if let Some((_, answer)) = answers.iter().find(|(place, _)| *place == at) {
+            event.ret = Some(Ret::Value(answer.clone()));
+        }
+        event
+    });
+    history.events = falsified.collect();
 }

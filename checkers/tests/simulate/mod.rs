@@ -4,6 +4,10 @@
 //! clients ──> a register that is simulated ──> 500 … 10,000,000 operations, some crashed, one falsified
 //! ```
 
+// Each user needs a part of these.
+#[allow(dead_code)]
+pub(crate) mod appends;
+#[allow(dead_code)]
 pub(crate) mod collections;
 
 use checkers::{Event, Events, Header, History, Kind, Meta, Op, Process, ReadMode, Ret, Value};
@@ -111,15 +115,54 @@ pub(crate) fn make_stale(history: &mut History) {
         (Op::Read { .. }, Some(Ret::Value(value))) if *value != Value::Nil => Some(value.clone()),
         _ => None,
     };
-    let mut events: Vec<Event> = history.events.iter().collect();
-    let half = events.len() / 2;
-    let old = events[..half].iter().rev().find_map(read).expect("something was read");
-    let late = events.len() - events.len() / 100;
-    // Short ones have no read there; then it is the last of all.
-    let victim = match events[late..].iter().position(|event| read(event).is_some()) {
-        Some(at) => &mut events[late + at],
-        None => events.iter_mut().rev().find(|event| read(event).is_some()).expect("something was read"),
+    let events = &history.events;
+    let found = |mut places: Box<dyn Iterator<Item = usize>>| {
+        places.find_map(|at| read(&events.get(at)).map(|value| (at, value)))
     };
-    victim.ret = Some(Ret::Value(old));
-    history.events = events.into_iter().collect();
+    let late = events.len() - events.len() / 100;
+    let (_, old) = found(Box::new((0..events.len() / 2).rev())).expect("something was read");
+    // Short ones have no read so late; then it is the last of all.
+    let victim = found(Box::new(late..events.len())).or_else(|| found(Box::new((0..late).rev())));
+    let (victim, _) = victim.expect("something was read");
+    // Whole events take ten times the memory of those in a history: one after the other.
+    let falsified = events.iter().enumerate().map(|(at, mut event)| {
+        if at == victim {
+            event.ret = Some(Ret::Value(old.clone()));
+        }
+        event
+    });
+    history.events = falsified.collect();
+}
+
+/// So many operations on one register that are all open at the same time, of five values; after them two reads that contradict each other.
+#[allow(dead_code)]
+pub(crate) fn all_at_once(operations: usize) -> History {
+    let op = |process: usize| {
+        let key = Value::Int(0);
+        let value = Value::Int(process as i64 % 5);
+        match process % 3 {
+            0 => Op::Write { key, value },
+            1 => Op::Read { key, mode: ReadMode::Default },
+            _ => Op::Cas { key, expected: value, new: Value::Int((process as i64 + 1) % 5) },
+        }
+    };
+    let ret = |process: usize| match process % 3 {
+        0 => Ret::Done,
+        1 => Ret::Value((process as i64 % 5).into()),
+        _ => Ret::Swapped { swapped: process % 2 == 0, found: None },
+    };
+    let calls = (0..operations).map(|process| (process, Kind::Invoke, None));
+    let returns = (0..operations).map(|process| (process, Kind::Ok, Some(ret(process))));
+    let mut events: Vec<Event> = calls
+        .chain(returns)
+        .enumerate()
+        .map(|(at, (process, kind, ret))| event(at, at as u64, process as u64, kind, op(process), ret))
+        .collect();
+    for value in [1, 2] {
+        for (kind, ret) in [(Kind::Invoke, None), (Kind::Ok, Some(Ret::Value(value.into())))] {
+            let read = Op::Read { key: 0.into(), mode: ReadMode::Default };
+            events.push(event(events.len(), events.len() as u64, operations as u64, kind, read, ret));
+        }
+    }
+    History::new(Header::new("everything at once", 0, "", vec![]), events)
 }
