@@ -21,6 +21,7 @@
 //! same answer, everywhere.
 
 mod calls;
+mod evidence;
 mod explain;
 mod frontier;
 mod judge;
@@ -28,6 +29,9 @@ mod judge;
 mod models_oracle;
 #[cfg(test)]
 mod oracle;
+mod orders;
+#[cfg(test)]
+mod orders_oracle;
 mod outcome;
 mod prune;
 mod queue;

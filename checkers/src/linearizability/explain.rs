@@ -15,11 +15,14 @@
 //! |---|---|
 //! | `key` | which key |
 //! | `operation` | the first operation whose return cannot be: everything that returned before is linearizable |
+//! | `first` | whether it is the first of the whole key, not only of the evidence |
+//! | `previous_ok` | the operation of the key that returned last before it; `null` if none did |
 //! | `prefix_len` | how many judged operations of the key were called up to that return |
 //! | `states` | every state that is possible just before that return; at most 16, see `states_truncated` |
 //! | `configs` | the same, each with the operations that were `pending` in it |
 //! | `minimal` | a smallest part that is still not linearizable |
 //! | `shrink_runs` | how many trials that took |
+//! | `orders` | how far the minimal part can be put in order; see [`evidence`](super::evidence) |
 //! | `window` | the operations of the picture: `id process f label call ret kind` |
 //!
 //! Deliberately no guess at the cause: what was written where is stated, what went wrong inside is for a person.
@@ -27,6 +30,7 @@
 use serde_json::{Value as Json, json};
 
 use super::{
+    evidence, is_judged,
     judge::{Guilt, Why, calls_of, whole_for},
     shrink,
 };
@@ -58,12 +62,14 @@ pub(super) fn explain<M: Model>(
     let prefix = shrink::prefix(&model, &calls, guilt.operation);
     let prefix_len = prefix.len();
     let (small, runs) = shrink::shrink(&model, prefix, guilt.operation, budget);
+    let (longest_order, orders) = evidence::tell(&model, &small, &part);
     let mut minimal: Vec<usize> = small.iter().map(|call| call.id).collect();
     minimal.sort_unstable();
 
     let guilty = operations.get(guilt.operation);
     let origin = key.and_then(|key| origin(&model, operations, key, &guilty));
     let named = origin.as_ref().and_then(|(_, writer)| *writer);
+    let previous_ok = previous_ok(operations, key, &guilty);
     let mut window = window(&part, &guilty, &minimal, named);
     window.sort_unstable();
     let drawn: Vec<Operation> = window.iter().map(|&id| operations.get(id)).collect();
@@ -72,23 +78,44 @@ pub(super) fn explain<M: Model>(
     let states: Vec<&Json> = guilt.configs.iter().map(|(_, state, _)| state).collect();
     let configs: Vec<Json> =
         guilt.configs.iter().map(|(_, state, pending)| json!({"state": state, "pending": pending})).collect();
+    let mut message = message(&guilty, guilt, unobservable, origin.as_ref());
+    if let Some(longest_order) = longest_order {
+        message.push('\n');
+        message.push_str(&longest_order);
+    }
     Anomaly {
         name: "not-linearizable".into(),
-        message: message(&guilty, guilt, unobservable, origin.as_ref()),
+        message,
         details: json!({
             "key": key,
             "operation": guilt.operation,
+            "first": guilt.why == Why::NoState,
+            "previous_ok": previous_ok,
             "prefix_len": prefix_len,
             "states": states,
             "states_truncated": guilt.more,
             "configs": configs,
             "minimal": minimal,
             "shrink_runs": runs,
+            "orders": orders,
             "window": drawn.iter().map(|operation| entry(operation)).collect::<Json>(),
         }),
         picture: Some(timeline::draw(&drawn, &[guilt.operation])),
         operations: minimal,
     }
+}
+
+/// The judged operation of the key that returned last before this one did; of several at once the one that was called last.
+fn previous_ok(operations: &Operations<'_>, key: Option<Datum>, guilty: &Operation) -> Option<usize> {
+    let (time, index) = guilty.ret.zip(guilty.ret_index)?;
+    let before = |id: &usize| {
+        let ret = operations.raw(*id).ret;
+        ret < time || ret == time && operations.get(*id).ret_index < Some(index)
+    };
+    (0..operations.len())
+        .filter(|id| key.is_none() || operations.key(*id) == key)
+        .filter(|id| operations.end(*id) == End::Ok && is_judged(operations, *id) && before(id))
+        .max_by_key(|id| operations.raw(*id).ret)
 }
 
 /// What to draw: the operation that the message names, the minimal part, then what overlaps the guilty operation, then what
@@ -165,7 +192,7 @@ fn message(guilty: &Operation, guilt: &Guilt, unobservable: usize, origin: Optio
 }
 
 /// What it was told.
-fn answer(operation: &Operation) -> String {
+pub(super) fn answer(operation: &Operation) -> String {
     match &operation.outcome {
         OpOutcome::Ok(Ret::Done | Ret::Txn(_)) => "succeeded".into(),
         OpOutcome::Ok(Ret::Value(value)) => format!("returned {value}"),

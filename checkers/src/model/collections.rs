@@ -119,6 +119,10 @@ impl Model for Set {
         self.initial.is_empty().then_some(Special::Set)
     }
 
+    fn situation(&self, state: &Self::State) -> String {
+        format!("the set holds {}", self.describe(state))
+    }
+
     fn describe(&self, state: &Self::State) -> String {
         words(state)
     }
@@ -187,6 +191,10 @@ impl Model for FifoQueue {
         self.initial.is_empty().then_some(Special::Queue { fifo: true })
     }
 
+    fn situation(&self, state: &Self::State) -> String {
+        format!("the queue holds {}", self.describe(state))
+    }
+
     fn describe(&self, state: &Self::State) -> String {
         words(state)
     }
@@ -241,6 +249,10 @@ impl Model for Stack {
             (Op::Pop { .. }, Some(Ret::Value(Value::Nil))) => Effect::Observe(None),
             _ => Effect::Opaque,
         }
+    }
+
+    fn situation(&self, state: &Self::State) -> String {
+        format!("the stack holds {}", self.describe(state))
     }
 
     fn describe(&self, state: &Self::State) -> String {
