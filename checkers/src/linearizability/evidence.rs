@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! Of these 4 operations, the longest order that works: {nil}, w 1 {1}, w 2 {2}, r -> 2;
-//! then r -> 1 cannot be placed: it returned 1, but the key holds 2.
+//! then r -> 1 cannot be next: it returned 1, but the key holds 2.
 //! ```
 //!
 //! `details.orders`:
@@ -93,34 +93,40 @@ impl<'a, M: Model> Teller<'a, M> {
 
     fn sentence(&self) -> Option<String> {
         let longest = self.orders.kept.first()?;
-        let mut stuck: Vec<String> = longest
+        let stuck: Vec<(String, String)> = longest
             .stuck
             .iter()
             .filter(|(call, block)| *block == Block::State && self.orders.calls[*call].returned.is_some())
-            .map(|(call, block)| format!("{}: {}", self.label(*call), self.why(longest, *call, *block)))
+            .map(|(call, block)| (self.label(*call), self.why(longest, *call, *block)))
             .collect();
-        let more = stuck.len().saturating_sub(MOST_STUCK);
-        stuck.truncate(MOST_STUCK);
-        let more = if more > 0 { format!(", and {more} more") } else { String::new() };
-        let cannot = match &stuck[..] {
-            [one] => one.replacen(": ", " cannot be placed: ", 1),
-            several => format!("none of these can be placed: {}{more}", several.join(", ")),
-        };
-        let count = match self.orders.calls.len() {
-            1 => "By itself it is impossible".to_owned(),
-            n if longest.calls.is_empty() => format!("Of these {n} operations none can be the first"),
-            n => format!("Of these {n} operations, the longest order that works"),
-        };
-        if longest.calls.is_empty() {
-            return Some(format!("{count}: {}.", cannot.replacen(" cannot be placed: ", ": ", 1)));
-        }
-        let others = match (self.orders.count, self.orders.cut) {
-            (count, true) => format!(" Orders that cannot go on: {count} and more."),
+        let n = self.orders.calls.len();
+        let dead_ends = match (self.orders.count, self.orders.cut) {
             (1, false) => String::new(),
-            (u64::MAX, false) => " Orders that cannot go on: too many to count.".to_owned(),
-            (count, false) => format!(" Orders that cannot go on: {count}."),
+            (u64::MAX, false) => " Dead ends in all: too many to count.".to_owned(),
+            (count, false) => format!(" Dead ends in all: {count}."),
+            (count, true) => format!(" Dead ends in all: at least {count}."),
         };
-        Some(format!("{count}: {}; then {cannot}.{others}", self.steps(longest).join(", ")))
+        let none_first = longest.calls.is_empty();
+        let place = if none_first { "first" } else { "next" };
+        let cannot = match &stuck[..] {
+            [(label, why)] if n == 1 => return Some(format!("By itself {label} is impossible: {why}.")),
+            [(label, why)] => format!("{label} cannot be {place}: {why}"),
+            several => {
+                let shown: Vec<_> =
+                    several.iter().take(MOST_STUCK).map(|(label, why)| format!("{label}: {why}")).collect();
+                let more = several.len() - shown.len();
+                let more = if more > 0 { format!("; and {more} more") } else { String::new() };
+                format!("none of these can be {place}: {}{more}", shown.join("; "))
+            }
+        };
+        Some(if none_first {
+            format!("Of these {n} operations no order works: {cannot}.{dead_ends}")
+        } else {
+            let steps = self.steps(longest).join(", ");
+            format!(
+                "Of these {n} operations, the longest order that works: {steps}; then {cannot}.{dead_ends}"
+            )
+        })
     }
 
     /// The operations of an order, with the state wherever it is another.
