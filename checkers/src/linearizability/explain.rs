@@ -23,7 +23,7 @@
 //! | `minimal` | a smallest part that is still not linearizable |
 //! | `shrink_runs` | how many trials that took |
 //! | `orders` | how far the minimal part can be put in order; see [`evidence`](super::evidence) |
-//! | `window` | the operations of the picture: `id process f label call ret kind` |
+//! | `window` | the minimal part and what was going on around it: `id process f label call ret kind` |
 //!
 //! Deliberately no guess at the cause: what was written where is stated, what went wrong inside is for a person.
 
@@ -42,8 +42,11 @@ use crate::{
 
 /// The most operations in the picture, unless the minimal part alone has more.
 const WINDOW: usize = 10;
-/// The most operations of a minimal part that are drawn.
+/// The most operations of a minimal part that are drawn in text.
 const MAX_DRAWN: usize = 24;
+/// The most that are told as data, and how many may be told for company.
+const MAX_TOLD: usize = 100;
+const COMPANY: usize = 8;
 
 /// Explains one invalid key; `key` is `None` if all keys were judged together.
 pub(super) fn explain<M: Model>(
@@ -70,10 +73,13 @@ pub(super) fn explain<M: Model>(
     let origin = key.and_then(|key| origin(&model, operations, key, &guilty));
     let named = origin.as_ref().and_then(|(_, writer)| *writer);
     let previous_ok = previous_ok(operations, key, &guilty);
-    let mut window = window(&part, &guilty, &minimal, named);
-    window.sort_unstable();
-    let drawn: Vec<Operation> = window.iter().map(|&id| operations.get(id)).collect();
-    let drawn: Vec<&Operation> = drawn.iter().collect();
+    let whole = |mut ids: Vec<usize>| -> Vec<Operation> {
+        ids.sort_unstable();
+        ids.into_iter().map(|id| operations.get(id)).collect()
+    };
+    let drawn = whole(window(&part, &guilty, &minimal, named, MAX_DRAWN, WINDOW));
+    let told = WINDOW.max(minimal.len() + COMPANY).min(MAX_TOLD);
+    let told = whole(window(&part, &guilty, &minimal, named, MAX_TOLD, told));
     let key = key.map(|key| operations.values().get(key));
     let states: Vec<&Json> = guilt.configs.iter().map(|(_, state, _)| state).collect();
     let configs: Vec<Json> =
@@ -98,9 +104,9 @@ pub(super) fn explain<M: Model>(
             "minimal": minimal,
             "shrink_runs": runs,
             "orders": orders,
-            "window": drawn.iter().map(|operation| entry(operation)).collect::<Json>(),
+            "window": told.iter().map(entry).collect::<Json>(),
         }),
-        picture: Some(timeline::draw(&drawn, &[guilt.operation])),
+        picture: Some(timeline::draw(&drawn.iter().collect::<Vec<_>>(), &[guilt.operation])),
         operations: minimal,
     }
 }
@@ -118,17 +124,24 @@ fn previous_ok(operations: &Operations<'_>, key: Option<Datum>, guilty: &Operati
         .max_by_key(|id| operations.raw(*id).ret)
 }
 
-/// What to draw: the operation that the message names, the minimal part, then what overlaps the guilty operation, then what
-/// came shortly before.
-fn window(part: &[Operation], guilty: &Operation, minimal: &[usize], named: Option<usize>) -> Vec<usize> {
+/// What to draw: the operation that the message names, the minimal part (at most so many of it), then what overlaps the guilty
+/// operation, then what came shortly before, until there are `enough`.
+fn window(
+    part: &[Operation],
+    guilty: &Operation,
+    minimal: &[usize],
+    named: Option<usize>,
+    most: usize,
+    enough: usize,
+) -> Vec<usize> {
     let (call, ret) = (guilty.call, guilty.ret.unwrap_or(u64::MAX));
     let mut window: Vec<usize> = vec![guilty.id];
     window.extend(named.filter(|named| !minimal.contains(named)));
-    window.extend(minimal.iter().rev().filter(|id| **id != guilty.id).take(MAX_DRAWN - 1));
+    window.extend(minimal.iter().rev().filter(|id| **id != guilty.id).take(most - 1));
     let overlaps = |other: &&Operation| other.call <= ret && other.ret.is_some_and(|end| end >= call);
     let before = |other: &&Operation| other.ret.is_some_and(|end| end < call);
     for other in part.iter().filter(overlaps).chain(part.iter().rev().filter(before)) {
-        if window.len() >= WINDOW {
+        if window.len() >= enough {
             break;
         }
         if !window.contains(&other.id) {

@@ -1,0 +1,414 @@
+//! Transactions that contradict each other, as SVG: a box for each with its micro-operations, and between them why one must
+//! come before the other.
+//!
+//! ```text
+//! ┌ T1 ────────────┐        rw key 1        ┌ T2 ────────────┐
+//! │ r 1 -> []      │ ─────────────────────> │ append 1 1     │
+//! │ append 2 1     │ <───────────────────── │ r 2 -> []      │
+//! └────────────────┘        rw key 2        └────────────────┘
+//! ```
+//!
+//! Up to eight stand in a ring; more stand in a column, with arcs. An edge begins and ends at the micro-operations that show
+//! it where they are known, else at the heads of the boxes. Anomalies without a cycle are boxes, with the reads in
+//! question marked. Deliberately without a layout library: the same anomaly gives the same picture, byte by byte.
+
+use checkers::{Anomaly, Value};
+use maud::{Markup, html};
+use serde::Deserialize;
+use serde_json::Value as Json;
+
+const HEAD: f64 = 24.0;
+const ROW: f64 = 19.0;
+const LETTER: f64 = 6.9;
+const GAP: f64 = 150.0;
+/// More than this do not stand in a ring.
+const RING: usize = 8;
+/// The most rows of a box, and the most characters of a row.
+const MOST_ROWS: usize = 10;
+const MOST_CHARS: usize = 44;
+
+/// A transaction, as the checker tells of it.
+#[derive(Deserialize)]
+struct Node {
+    name: String,
+    operation: usize,
+    process: u64,
+    outcome: String,
+    mops: Vec<String>,
+}
+
+/// Why one comes before another.
+#[derive(Deserialize)]
+struct Edge {
+    from: usize,
+    to: usize,
+    kind: String,
+    reason: String,
+    key: Option<Value>,
+    #[serde(default)]
+    values: Vec<Value>,
+    /// The read that shows it, by its place in its transaction.
+    read: Option<usize>,
+}
+
+/// What one of several reads found.
+#[derive(Deserialize)]
+struct Version {
+    node: usize,
+    length: usize,
+    from: usize,
+    elements: Vec<Value>,
+}
+
+/// A box on the page.
+struct Shape {
+    x: f64,
+    y: f64,
+    width: f64,
+    /// The micro-operations that are shown, by their places, and `None` for those that are left out.
+    rows: Vec<(Option<usize>, String)>,
+}
+
+impl Shape {
+    fn height(&self) -> f64 {
+        HEAD + ROW * self.rows.len() as f64 + 6.0
+    }
+
+    fn centre(&self) -> (f64, f64) {
+        (self.x + self.width / 2.0, self.y + self.height() / 2.0)
+    }
+
+    /// The height at which an edge meets the box.
+    fn anchor(&self, mop: Option<usize>) -> f64 {
+        let row = mop.and_then(|mop| self.rows.iter().position(|row| row.0 == Some(mop)));
+        self.y + row.map_or(HEAD / 2.0, |row| HEAD + ROW * (row as f64 + 0.5))
+    }
+
+    fn meets(&self, other: &Shape, margin: f64) -> bool {
+        let apart =
+            |a: f64, a_size: f64, b: f64, b_size: f64| a + a_size + margin <= b || b + b_size + margin <= a;
+        !apart(self.x, self.width, other.x, other.width)
+            && !apart(self.y, self.height(), other.y, other.height())
+    }
+}
+
+/// An edge with the micro-operations that it begins and ends at.
+struct Arrow<'a> {
+    edge: &'a Edge,
+    from: Option<usize>,
+    to: Option<usize>,
+}
+
+/// Draws a transactional anomaly; `None` if it is none.
+pub(super) fn draw(anomaly: &Anomaly) -> Option<Markup> {
+    let field = |name: &str| anomaly.details.get(name).cloned().unwrap_or_default();
+    let nodes: Vec<Node> =
+        serde_json::from_value(field("nodes")).ok().filter(|nodes: &Vec<_>| !nodes.is_empty())?;
+    let edges: Vec<Edge> = serde_json::from_value(field("edges")).unwrap_or_default();
+    let edges: Vec<Edge> = edges.into_iter().filter(|e| e.from < nodes.len() && e.to < nodes.len()).collect();
+    let reads: Vec<(usize, usize)> = serde_json::from_value(field("reads")).unwrap_or_default();
+    let versions: Vec<Version> = serde_json::from_value(field("versions")).unwrap_or_default();
+    let arrows: Vec<Arrow<'_>> = edges.iter().map(|edge| arrow(edge, &nodes)).collect();
+    // Which rows must be there: those that something is shown by.
+    let mut shown: Vec<(usize, usize)> = reads.clone();
+    for Arrow { edge, from, to } in &arrows {
+        shown.extend(from.map(|mop| (edge.from, mop)));
+        shown.extend(to.map(|mop| (edge.to, mop)));
+    }
+    let shapes = place(nodes.iter().enumerate().map(|(i, node)| shape(i, node, &shown)).collect());
+    let differ_at = field("differ_at").as_u64().map(|at| at as usize);
+    Some(html! {
+        (svg(&nodes, &shapes, &arrows, &reads))
+        @if !versions.is_empty() { (table(&nodes, &versions, differ_at)) }
+    })
+}
+
+/// Finds the micro-operations of an edge.
+fn arrow<'a>(edge: &'a Edge, nodes: &[Node]) -> Arrow<'a> {
+    let write = |node: usize, value: Option<&Value>| {
+        let (key, value) = (edge.key.as_ref()?, value?);
+        let texts = [format!("append {key} {value}"), format!("w {key} {value}")];
+        nodes[node].mops.iter().position(|mop| texts.contains(mop))
+    };
+    let (from, to) = match edge.kind.as_str() {
+        "ww" => (write(edge.from, edge.values.first()), write(edge.to, edge.values.last())),
+        "wr" => (write(edge.from, edge.values.first()), edge.read),
+        "rw" => (edge.read, write(edge.to, edge.values.last())),
+        _ => (None, None),
+    };
+    Arrow { edge, from, to }
+}
+
+fn shape(i: usize, node: &Node, shown: &[(usize, usize)]) -> Shape {
+    let all = node.mops.iter().enumerate();
+    let needed = |mop: usize| shown.contains(&(i, mop));
+    let short = node.mops.len() <= MOST_ROWS;
+    let mut room = MOST_ROWS.saturating_sub(shown.iter().filter(|(node, _)| *node == i).count());
+    let mut rows = Vec::new();
+    let mut left_out = 0;
+    for (mop, text) in all {
+        let others_fit = !needed(mop) && room > 0;
+        if short || needed(mop) || others_fit {
+            room -= usize::from(others_fit && !short);
+            rows.push((Some(mop), clip(text)));
+        } else {
+            left_out += 1;
+        }
+    }
+    if left_out > 0 {
+        rows.push((None, format!("… {left_out} more")));
+    }
+    let widest = rows.iter().map(|row| row.1.chars().count()).chain([head(node).chars().count() + 1]).max();
+    Shape { x: 0.0, y: 0.0, width: widest.unwrap_or(0) as f64 * LETTER + 22.0, rows }
+}
+
+fn head(node: &Node) -> String {
+    let outcome = if node.outcome == "ok" { String::new() } else { format!(", {}", node.outcome) };
+    format!("{} · process {}{outcome}", node.name, node.process)
+}
+
+/// Gives every box its place.
+fn place(mut shapes: Vec<Shape>) -> Vec<Shape> {
+    let n = shapes.len();
+    if n > RING {
+        let mut y = 10.0;
+        for shape in &mut shapes {
+            (shape.x, shape.y) = (10.0, y);
+            y += shape.height() + 26.0;
+        }
+        return shapes;
+    }
+    let tallest = shapes.iter().map(Shape::height).fold(0.0, f64::max);
+    let widest = shapes.iter().map(|shape| shape.width).fold(0.0, f64::max);
+    if n <= 2 {
+        let mut x = 10.0;
+        for shape in &mut shapes {
+            (shape.x, shape.y) = (x, 10.0 + (tallest - shape.height()) / 2.0);
+            x += shape.width + GAP;
+        }
+        return shapes;
+    }
+    // A ring that is wider than high, as large as it must be for the boxes to stand apart.
+    let (mut rx, mut ry) = (widest * 0.6, tallest * 0.6);
+    loop {
+        for (i, shape) in shapes.iter_mut().enumerate() {
+            let angle = std::f64::consts::TAU
+                * (i as f64 - 0.25 * n as f64 + if n.is_multiple_of(2) { 0.5 } else { 0.0 })
+                / n as f64;
+            (shape.x, shape.y) =
+                (rx * angle.cos() - shape.width / 2.0, ry * angle.sin() - shape.height() / 2.0);
+        }
+        let met = (0..n).any(|i| (0..i).any(|j| shapes[i].meets(&shapes[j], 56.0)));
+        if !met {
+            break;
+        }
+        (rx, ry) = (rx * 1.06 + 4.0, ry * 1.06 + 2.0);
+    }
+    let left = shapes.iter().map(|shape| shape.x).fold(f64::MAX, f64::min);
+    let top = shapes.iter().map(|shape| shape.y).fold(f64::MAX, f64::min);
+    for shape in &mut shapes {
+        (shape.x, shape.y) = (shape.x - left + 10.0, shape.y - top + 10.0);
+    }
+    shapes
+}
+
+/// A curve from box to box, and which way it arrives.
+struct Curve {
+    points: [(f64, f64); 4],
+    to_the_right: bool,
+}
+
+impl Curve {
+    fn new(from: &Shape, to: &Shape, arrow: &Arrow<'_>) -> Curve {
+        let (a, b) = (from.centre().0, to.centre().0);
+        let (ya, yb) = (from.anchor(arrow.from), to.anchor(arrow.to));
+        // Boxes that stand side by side are joined by the sides that face each other; one above the other, by the same side.
+        let beside = (b - a).abs() > (from.width + to.width) / 2.0;
+        let leaves_right = b > a || !beside && b == a;
+        let arrives_left = if beside { b > a } else { !leaves_right };
+        let xa = if leaves_right { from.x + from.width } else { from.x };
+        let xb = if arrives_left { to.x } else { to.x + to.width };
+        let bend = match beside {
+            true => (xb - xa).abs() / 2.0,
+            false => 34.0 + (yb - ya).abs() / 5.0,
+        };
+        let out = |x: f64, right: bool| if right { x + bend } else { x - bend };
+        Curve {
+            points: [(xa, ya), (out(xa, leaves_right), ya), (out(xb, !arrives_left), yb), (xb, yb)],
+            to_the_right: arrives_left,
+        }
+    }
+
+    fn at(&self, t: f64) -> (f64, f64) {
+        let [a, b, c, d] = self.points;
+        let mix = |a: f64, b: f64, c: f64, d: f64| {
+            let s = 1.0 - t;
+            s * s * s * a + 3.0 * s * s * t * b + 3.0 * s * t * t * c + t * t * t * d
+        };
+        (mix(a.0, b.0, c.0, d.0), mix(a.1, b.1, c.1, d.1))
+    }
+
+    fn path(&self) -> String {
+        let [a, b, c, d] = self.points.map(|(x, y)| format!("{},{}", px(x), px(y)));
+        format!("M{a} C{b} {c} {d}")
+    }
+
+    fn head(&self) -> String {
+        let (x, y) = self.points[3];
+        let back = if self.to_the_right { x - 9.0 } else { x + 9.0 };
+        format!("{},{} {},{} {},{}", px(x), px(y), px(back), px(y - 4.5), px(back), px(y + 4.5))
+    }
+}
+
+fn svg(nodes: &[Node], shapes: &[Shape], arrows: &[Arrow<'_>], reads: &[(usize, usize)]) -> Markup {
+    let curves: Vec<Curve> = arrows
+        .iter()
+        .map(|arrow| Curve::new(&shapes[arrow.edge.from], &shapes[arrow.edge.to], arrow))
+        .collect();
+    let labels: Vec<String> = arrows.iter().map(|arrow| label(arrow.edge)).collect();
+    let spots = spots(&curves, &labels);
+    // Of all that is drawn.
+    let mut least = (0.0, 0.0);
+    let mut most: (f64, f64) = (0.0, 0.0);
+    let mut spread = |x: f64, y: f64| {
+        least = (f64::min(least.0, x), f64::min(least.1, y));
+        most = (f64::max(most.0, x), f64::max(most.1, y));
+    };
+    shapes.iter().for_each(|shape| spread(shape.x + shape.width + 10.0, shape.y + shape.height() + 10.0));
+    curves.iter().for_each(|curve| curve.points.iter().for_each(|(x, y)| spread(*x, *y)));
+    for ((x, y), label) in spots.iter().zip(&labels) {
+        let half = label.chars().count() as f64 * LETTER / 2.0 + 6.0;
+        spread(x - half, *y - 12.0);
+        spread(x + half, *y + 12.0);
+    }
+    let (width, height) = (most.0 - least.0, most.1 - least.1);
+    let marked = |node: usize, mop: usize| {
+        let edge = arrows.iter().find(|arrow| {
+            (arrow.edge.from == node && arrow.from == Some(mop))
+                || (arrow.edge.to == node && arrow.to == Some(mop))
+        });
+        edge.map(|arrow| arrow.edge.kind.as_str()).or(reads.contains(&(node, mop)).then_some("bad"))
+    };
+    html! {
+        div.scroll {
+            svg.cycle viewBox=(format!("{} {} {} {}", px(least.0), px(least.1), px(width), px(height))) style=(format!("width:{}px;max-width:none", px(width)))
+                role="img" aria-label="transactions and why one must come before the other" {
+                @for (i, (node, shape)) in nodes.iter().zip(shapes).enumerate() {
+                    g.txn {
+                        title { (format!("{}: operation {} of process {}, {}", node.name, node.operation, node.process, node.outcome)) }
+                        rect.box x=(px(shape.x)) y=(px(shape.y)) width=(px(shape.width)) height=(px(shape.height())) rx="6" {}
+                        text.head x=(px(shape.x + 10.0)) y=(px(shape.y + 16.0)) { (head(node)) }
+                        line x1=(px(shape.x)) x2=(px(shape.x + shape.width)) y1=(px(shape.y + HEAD - 2.0)) y2=(px(shape.y + HEAD - 2.0)) {}
+                        @for (row, (mop, text)) in shape.rows.iter().enumerate() {
+                            @let y = shape.y + HEAD + ROW * row as f64;
+                            @if let Some(kind) = mop.and_then(|mop| marked(i, mop)) {
+                                rect class=(format!("row {kind}")) x=(px(shape.x + 3.0)) y=(px(y + 1.0)) width=(px(shape.width - 6.0)) height=(px(ROW - 2.0)) rx="3" {}
+                            }
+                            text.mop x=(px(shape.x + 10.0)) y=(px(y + 14.0)) { (text) }
+                        }
+                    }
+                }
+                @for ((arrow, curve), (label, spot)) in arrows.iter().zip(&curves).zip(labels.iter().zip(&spots)) {
+                    g class=(format!("edge {}", arrow.edge.kind)) tabindex="0" {
+                        title { (format!("{} < {}, because {}", nodes[arrow.edge.from].name, nodes[arrow.edge.to].name, arrow.edge.reason)) }
+                        path.wide d=(curve.path()) {}
+                        path d=(curve.path()) {}
+                        polygon points=(curve.head()) {}
+                        text x=(px(spot.0)) y=(px(spot.1 + 4.0)) { (label) }
+                    }
+                }
+            }
+        }
+        @if !arrows.is_empty() { (legend(arrows)) }
+    }
+}
+
+fn label(edge: &Edge) -> String {
+    match &edge.key {
+        Some(key) => format!("{} key {}", edge.kind, clip(&key.to_string())),
+        None => edge.kind.clone(),
+    }
+}
+
+/// Where the labels go: on their curves, and not on each other.
+fn spots(curves: &[Curve], labels: &[String]) -> Vec<(f64, f64)> {
+    let mut spots: Vec<(f64, f64, f64)> = Vec::new();
+    for (curve, label) in curves.iter().zip(labels) {
+        let half = label.chars().count() as f64 * LETTER / 2.0;
+        let free = |(x, y): (f64, f64)| {
+            spots.iter().all(|spot| (spot.0 - x).abs() > spot.2 + half + 6.0 || (spot.1 - y).abs() > 17.0)
+        };
+        let tries = [0.5, 0.42, 0.58, 0.34, 0.66, 0.28, 0.72].map(|t| curve.at(t));
+        let spot = tries.into_iter().find(|spot| free(*spot));
+        // Where curves run close to each other: below.
+        let below = |mut spot: (f64, f64)| {
+            for _ in 0..8 {
+                if free(spot) {
+                    break;
+                }
+                spot.1 += 18.0;
+            }
+            spot
+        };
+        let (x, y) = spot.unwrap_or_else(|| below(tries[0]));
+        spots.push((x, y, half));
+    }
+    spots.into_iter().map(|(x, y, _)| (x, y)).collect()
+}
+
+fn legend(arrows: &[Arrow<'_>]) -> Markup {
+    const KINDS: [(&str, &str); 5] = [
+        ("ww", "wrote before it was overwritten"),
+        ("wr", "wrote what was read"),
+        ("rw", "read before it was overwritten"),
+        ("process", "came first in its process"),
+        ("realtime", "had returned before the other was called"),
+    ];
+    let kinds = KINDS.into_iter().filter(|kind| arrows.iter().any(|arrow| arrow.edge.kind == kind.0));
+    html! { p.quiet { @for (kind, words) in kinds { span class=(format!("edge-key {kind}")) { (kind) } " " (words) ". " } "Hover over an arrow for the reason." } }
+}
+
+/// What the reads found, one below the other.
+fn table(nodes: &[Node], versions: &[Version], differ_at: Option<usize>) -> Markup {
+    let name = |node: usize| nodes.get(node).map_or("?", |node| node.name.as_str());
+    let from = versions.iter().map(|version| version.from).min().unwrap_or(0);
+    let columns = versions.iter().map(|version| version.elements.len()).max().unwrap_or(0);
+    html! {
+        table.versions {
+            tr { th { "read by" } th { "length" } @for i in 0..columns { th { (from + i) } } }
+            @for version in versions {
+                tr {
+                    td { (name(version.node)) } td.n { (version.length) }
+                    @for i in 0..columns {
+                        td class=[(differ_at == Some(from + i)).then_some("differs")] {
+                            @if let Some(element) = version.elements.get(i) { (clip(&element.to_string())) }
+                        }
+                    }
+                }
+            }
+        }
+        p.quiet { "What the reads found, by place in the list, from just before they differ." }
+    }
+}
+
+/// Whether an anomaly is one of transactions.
+pub(super) fn is_transactional(details: &Json) -> bool {
+    details.get("nodes").is_some_and(Json::is_array)
+}
+
+fn px(x: f64) -> String {
+    format!("{x:.0}")
+}
+
+fn clip(text: &str) -> String {
+    match text.char_indices().nth(MOST_CHARS) {
+        // What matters is usually at the end.
+        Some(_) => {
+            let all: Vec<char> = text.chars().collect();
+            let half = MOST_CHARS / 2;
+            let (head, tail) = (&all[..half], &all[all.len() - half + 1..]);
+            format!("{}…{}", head.iter().collect::<String>(), tail.iter().collect::<String>())
+        }
+        None => text.to_owned(),
+    }
+}
