@@ -21,6 +21,11 @@ const HEAD: f64 = 24.0;
 const ROW: f64 = 19.0;
 const LETTER: f64 = 6.9;
 const GAP: f64 = 150.0;
+/// Without edges between them.
+const SMALL_GAP: f64 = 40.0;
+/// The least room in a ring between boxes, side by side or one above the other.
+const BESIDE: f64 = 120.0;
+const ABOVE: f64 = 46.0;
 /// More than this do not stand in a ring.
 const RING: usize = 8;
 /// The most rows of a box, and the most characters of a row.
@@ -84,11 +89,13 @@ impl Shape {
         self.y + row.map_or(HEAD / 2.0, |row| HEAD + ROW * (row as f64 + 0.5))
     }
 
-    fn meets(&self, other: &Shape, margin: f64) -> bool {
-        let apart =
-            |a: f64, a_size: f64, b: f64, b_size: f64| a + a_size + margin <= b || b + b_size + margin <= a;
-        !apart(self.x, self.width, other.x, other.width)
-            && !apart(self.y, self.height(), other.y, other.height())
+    /// Whether there is too little room for an edge between the two.
+    fn meets(&self, other: &Shape) -> bool {
+        let apart = |a: f64, a_size: f64, b: f64, b_size: f64, gap: f64| {
+            a + a_size + gap <= b || b + b_size + gap <= a
+        };
+        !apart(self.x, self.width, other.x, other.width, BESIDE)
+            && !apart(self.y, self.height(), other.y, other.height(), ABOVE)
     }
 }
 
@@ -110,26 +117,44 @@ pub(super) fn draw(anomaly: &Anomaly) -> Option<Markup> {
     let versions: Vec<Version> = serde_json::from_value(field("versions")).unwrap_or_default();
     let arrows: Vec<Arrow<'_>> = edges.iter().map(|edge| arrow(edge, &nodes)).collect();
     // Which rows must be there: those that something is shown by.
-    let mut shown: Vec<(usize, usize)> = reads.clone();
+    let mut marked: Vec<(usize, usize, &str)> = Vec::new();
     for Arrow { edge, from, to } in &arrows {
-        shown.extend(from.map(|mop| (edge.from, mop)));
-        shown.extend(to.map(|mop| (edge.to, mop)));
+        marked.extend(from.map(|mop| (edge.from, mop, edge.kind.as_str())));
+        marked.extend(to.map(|mop| (edge.to, mop, edge.kind.as_str())));
     }
-    let shapes = place(nodes.iter().enumerate().map(|(i, node)| shape(i, node, &shown)).collect());
+    if arrows.is_empty() {
+        marked.extend(reads.iter().map(|(node, mop)| (*node, *mop, "bad")));
+        marked.extend(writes(anomaly, &nodes).into_iter().map(|(node, mop)| (node, mop, "bad")));
+    }
+    let gap = if arrows.is_empty() { SMALL_GAP } else { GAP };
+    let shapes = place(nodes.iter().enumerate().map(|(i, node)| shape(i, node, &marked)).collect(), gap);
     let differ_at = field("differ_at").as_u64().map(|at| at as usize);
     Some(html! {
-        (svg(&nodes, &shapes, &arrows, &reads))
+        (svg(&nodes, &shapes, &arrows, &marked))
         @if !versions.is_empty() { (table(&nodes, &versions, differ_at)) }
     })
 }
 
+/// Where a transaction wrote a value.
+fn write(node: &Node, key: &Value, value: &Value) -> Option<usize> {
+    let texts = [format!("append {key} {value}"), format!("w {key} {value}")];
+    node.mops.iter().position(|mop| texts.contains(mop))
+}
+
+/// Where the values in question were written, of an anomaly without a cycle.
+fn writes(anomaly: &Anomaly, nodes: &[Node]) -> Vec<(usize, usize)> {
+    let field = |name: &str| anomaly.details.get(name).cloned().unwrap_or_default();
+    let key: Value = serde_json::from_value(field("key")).unwrap_or_default();
+    let values: Vec<Value> = serde_json::from_value(field("values")).unwrap_or_default();
+    let of_node = |(i, node)| {
+        values.iter().filter_map(|value| Some((i, write(node, &key, value)?))).collect::<Vec<_>>()
+    };
+    nodes.iter().enumerate().flat_map(of_node).collect()
+}
+
 /// Finds the micro-operations of an edge.
 fn arrow<'a>(edge: &'a Edge, nodes: &[Node]) -> Arrow<'a> {
-    let write = |node: usize, value: Option<&Value>| {
-        let (key, value) = (edge.key.as_ref()?, value?);
-        let texts = [format!("append {key} {value}"), format!("w {key} {value}")];
-        nodes[node].mops.iter().position(|mop| texts.contains(mop))
-    };
+    let write = |node: usize, value: Option<&Value>| write(&nodes[node], edge.key.as_ref()?, value?);
     let (from, to) = match edge.kind.as_str() {
         "ww" => (write(edge.from, edge.values.first()), write(edge.to, edge.values.last())),
         "wr" => (write(edge.from, edge.values.first()), edge.read),
@@ -139,11 +164,11 @@ fn arrow<'a>(edge: &'a Edge, nodes: &[Node]) -> Arrow<'a> {
     Arrow { edge, from, to }
 }
 
-fn shape(i: usize, node: &Node, shown: &[(usize, usize)]) -> Shape {
+fn shape(i: usize, node: &Node, marked: &[(usize, usize, &str)]) -> Shape {
     let all = node.mops.iter().enumerate();
-    let needed = |mop: usize| shown.contains(&(i, mop));
+    let needed = |mop: usize| marked.iter().any(|(node, marked, _)| (*node, *marked) == (i, mop));
     let short = node.mops.len() <= MOST_ROWS;
-    let mut room = MOST_ROWS.saturating_sub(shown.iter().filter(|(node, _)| *node == i).count());
+    let mut room = MOST_ROWS.saturating_sub((0..node.mops.len()).filter(|mop| needed(*mop)).count());
     let mut rows = Vec::new();
     let mut left_out = 0;
     for (mop, text) in all {
@@ -168,7 +193,7 @@ fn head(node: &Node) -> String {
 }
 
 /// Gives every box its place.
-fn place(mut shapes: Vec<Shape>) -> Vec<Shape> {
+fn place(mut shapes: Vec<Shape>, gap: f64) -> Vec<Shape> {
     let n = shapes.len();
     if n > RING {
         let mut y = 10.0;
@@ -180,11 +205,11 @@ fn place(mut shapes: Vec<Shape>) -> Vec<Shape> {
     }
     let tallest = shapes.iter().map(Shape::height).fold(0.0, f64::max);
     let widest = shapes.iter().map(|shape| shape.width).fold(0.0, f64::max);
-    if n <= 2 {
+    if n <= 2 || gap < GAP {
         let mut x = 10.0;
         for shape in &mut shapes {
             (shape.x, shape.y) = (x, 10.0 + (tallest - shape.height()) / 2.0);
-            x += shape.width + GAP;
+            x += shape.width + gap;
         }
         return shapes;
     }
@@ -198,7 +223,7 @@ fn place(mut shapes: Vec<Shape>) -> Vec<Shape> {
             (shape.x, shape.y) =
                 (rx * angle.cos() - shape.width / 2.0, ry * angle.sin() - shape.height() / 2.0);
         }
-        let met = (0..n).any(|i| (0..i).any(|j| shapes[i].meets(&shapes[j], 56.0)));
+        let met = (0..n).any(|i| (0..i).any(|j| shapes[i].meets(&shapes[j])));
         if !met {
             break;
         }
@@ -219,19 +244,17 @@ struct Curve {
 }
 
 impl Curve {
-    fn new(from: &Shape, to: &Shape, arrow: &Arrow<'_>) -> Curve {
-        let (a, b) = (from.centre().0, to.centre().0);
+    /// `outwards`: to which side of boxes that stand one above the other, true for the right.
+    fn new(from: &Shape, to: &Shape, arrow: &Arrow<'_>, outwards: bool) -> Curve {
         let (ya, yb) = (from.anchor(arrow.from), to.anchor(arrow.to));
-        // Boxes that stand side by side are joined by the sides that face each other; one above the other, by the same side.
-        let beside = (b - a).abs() > (from.width + to.width) / 2.0;
-        let leaves_right = b > a || !beside && b == a;
-        let arrives_left = if beside { b > a } else { !leaves_right };
+        // Side by side they are joined by the sides that face each other; one above the other, by the same side.
+        let gap = (to.x - from.x - from.width).max(from.x - to.x - to.width);
+        let beside = gap >= BESIDE.min(GAP) * 0.7;
+        let leaves_right = if beside { to.x > from.x } else { outwards };
+        let arrives_left = if beside { leaves_right } else { !outwards };
         let xa = if leaves_right { from.x + from.width } else { from.x };
         let xb = if arrives_left { to.x } else { to.x + to.width };
-        let bend = match beside {
-            true => (xb - xa).abs() / 2.0,
-            false => 34.0 + (yb - ya).abs() / 5.0,
-        };
+        let bend = if beside { (xb - xa).abs() / 2.0 } else { 34.0 + (yb - ya).abs() / 5.0 };
         let out = |x: f64, right: bool| if right { x + bend } else { x - bend };
         Curve {
             points: [(xa, ya), (out(xa, leaves_right), ya), (out(xb, !arrives_left), yb), (xb, yb)],
@@ -260,11 +283,17 @@ impl Curve {
     }
 }
 
-fn svg(nodes: &[Node], shapes: &[Shape], arrows: &[Arrow<'_>], reads: &[(usize, usize)]) -> Markup {
-    let curves: Vec<Curve> = arrows
-        .iter()
-        .map(|arrow| Curve::new(&shapes[arrow.edge.from], &shapes[arrow.edge.to], arrow))
-        .collect();
+fn svg(nodes: &[Node], shapes: &[Shape], arrows: &[Arrow<'_>], marked: &[(usize, usize, &str)]) -> Markup {
+    let middle = shapes.iter().map(|shape| shape.centre().0).sum::<f64>() / shapes.len().max(1) as f64;
+    let curve = |arrow: &Arrow<'_>| {
+        let (from, to) = (&shapes[arrow.edge.from], &shapes[arrow.edge.to]);
+        let outwards = match shapes.len() > RING {
+            true => arrow.edge.from < arrow.edge.to,
+            false => from.centre().0 + to.centre().0 >= 2.0 * middle,
+        };
+        Curve::new(from, to, arrow, outwards)
+    };
+    let curves: Vec<Curve> = arrows.iter().map(curve).collect();
     let labels: Vec<String> = arrows.iter().map(|arrow| label(arrow.edge)).collect();
     let spots = spots(&curves, &labels);
     // Of all that is drawn.
@@ -282,12 +311,8 @@ fn svg(nodes: &[Node], shapes: &[Shape], arrows: &[Arrow<'_>], reads: &[(usize, 
         spread(x + half, *y + 12.0);
     }
     let (width, height) = (most.0 - least.0, most.1 - least.1);
-    let marked = |node: usize, mop: usize| {
-        let edge = arrows.iter().find(|arrow| {
-            (arrow.edge.from == node && arrow.from == Some(mop))
-                || (arrow.edge.to == node && arrow.to == Some(mop))
-        });
-        edge.map(|arrow| arrow.edge.kind.as_str()).or(reads.contains(&(node, mop)).then_some("bad"))
+    let mark = |node: usize, mop: usize| {
+        marked.iter().find(|mark| (mark.0, mark.1) == (node, mop)).map(|mark| mark.2)
     };
     html! {
         div.scroll {
@@ -301,7 +326,7 @@ fn svg(nodes: &[Node], shapes: &[Shape], arrows: &[Arrow<'_>], reads: &[(usize, 
                         line x1=(px(shape.x)) x2=(px(shape.x + shape.width)) y1=(px(shape.y + HEAD - 2.0)) y2=(px(shape.y + HEAD - 2.0)) {}
                         @for (row, (mop, text)) in shape.rows.iter().enumerate() {
                             @let y = shape.y + HEAD + ROW * row as f64;
-                            @if let Some(kind) = mop.and_then(|mop| marked(i, mop)) {
+                            @if let Some(kind) = mop.and_then(|mop| mark(i, mop)) {
                                 rect class=(format!("row {kind}")) x=(px(shape.x + 3.0)) y=(px(y + 1.0)) width=(px(shape.width - 6.0)) height=(px(ROW - 2.0)) rx="3" {}
                             }
                             text.mop x=(px(shape.x + 10.0)) y=(px(y + 14.0)) { (text) }
@@ -314,6 +339,8 @@ fn svg(nodes: &[Node], shapes: &[Shape], arrows: &[Arrow<'_>], reads: &[(usize, 
                         path.wide d=(curve.path()) {}
                         path d=(curve.path()) {}
                         polygon points=(curve.head()) {}
+                        @let half = label.chars().count() as f64 * LETTER / 2.0;
+                        rect.under x=(px(spot.0 - half)) y=(px(spot.1 - 8.0)) width=(px(2.0 * half)) height="16" rx="3" {}
                         text x=(px(spot.0)) y=(px(spot.1 + 4.0)) { (label) }
                     }
                 }

@@ -120,7 +120,9 @@ fn anomaly(anomaly: &Anomaly) -> Markup {
             @if drawn.is_none() { h3 { (anomaly.name) } }
             @match &steps {
                 Some((meaning, steps)) => { p { (meaning) } ul.because { @for step in steps { li { (step) } } } }
-                None => { @for paragraph in anomaly.message.lines() { p { (paragraph) } } }
+                // Orders are told below the timeline.
+                None if anomaly.details.get("window").is_some() => { p { (words::what(anomaly).lines().next().unwrap_or_default()) } }
+                None => { @for paragraph in words::what(anomaly).lines() { p { (paragraph) } } }
             }
             @match drawn { Some(drawn) => (drawn), None => (timeline::draw(anomaly)) }
         }

@@ -100,7 +100,7 @@
       const first = returned.reduce((a, b) => (a === null || b[2] < a[2] ? b : a), null);
       const state = this.order.states[this.step];
       return left.map(([op, call]) => {
-        if (first && call > first[2]) return { op, wait: `${this.label.get(first[0])} had returned before it was called` };
+        if (first && call > first[2]) return { op, wait: `${this.label.get(first[0])} had returned before that was called` };
         const no = this.why.get(op + "/" + state);
         return no === undefined ? { op } : { op, no };
       });
@@ -142,6 +142,17 @@
         make(mark, "text", { x: x + 7, y: y + 37 }, no ? "✗" : "…");
       }
       this.tell(left);
+      this.reveal();
+    }
+
+    // Scrolls sideways to where the order has come, or to what was clicked.
+    reveal() {
+      const scroll = this.figure.querySelector(".scroll");
+      const at = this.chosen !== null ? this.place.get(this.chosen)[0] : this.step ? this.order.at[this.step - 1][0] : 0;
+      const margin = Math.min(120, scroll.clientWidth / 4);
+      if (at < scroll.scrollLeft + margin || at > scroll.scrollLeft + scroll.clientWidth - margin) {
+        scroll.scrollLeft = at - scroll.clientWidth / 2;
+      }
     }
 
     tell(left) {
@@ -159,14 +170,18 @@
         make(item, "code", {}, data.states[order.states[i]][0]);
       });
       const rest = make(told, "ul", {});
-      for (const { op, no, wait } of left) {
-        const item = make(rest, "li", { class: no ? "no" : wait ? "wait" : "can" });
+      for (const { op, no } of left.filter(({ wait }) => !wait)) {
+        const item = make(rest, "li", { class: no ? "no" : "can" });
         make(item, "b", {}, this.label.get(op));
-        if (no || wait) item.append(`${no ? " cannot be next: " : " must wait: "}${no || wait}`);
+        if (no) item.append(` cannot be next: ${no}`);
         else {
           item.append(op === order.ops[step] ? " is next here " : " could be next ");
           make(item, "button", { "data-next": op }, "place it");
         }
+      }
+      const waiting = left.filter(({ wait }) => wait);
+      if (waiting.length) {
+        make(rest, "li", { class: "wait" }, `${waiting.map(({ op }) => this.label.get(op)).join(", ")} must wait: ${waiting[0].wait}`);
       }
       if (!left.length) make(rest, "li", {}, "nothing is left");
     }

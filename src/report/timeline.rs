@@ -189,15 +189,23 @@ fn layout(operations: &[Operation], orders: Option<&Orders>) -> Layout {
         .map(|(at, event)| (operations[event.2].id, at))
         .collect();
     let mut room = vec![STEP; events.len()];
-    for path in orders.iter().flat_map(|orders| &orders.paths) {
+    // By operation: the widest state behind its mark.
+    let mut states: BTreeMap<usize, usize> = BTreeMap::new();
+    for (path, orders) in orders.iter().flat_map(|orders| orders.paths.iter().map(move |path| (path, orders)))
+    {
         let mut needed: BTreeMap<usize, f64> = BTreeMap::new();
         for (i, slot) in slots(&path.operations, &calls).into_iter().enumerate() {
-            let state = orders.map_or(0, |orders| state(orders, path.states[i + 1]).chars().count());
-            *needed.entry(slot).or_insert(STEP) += MARK + state as f64 * LETTER;
+            *needed.entry(slot).or_insert(STEP) += MARK;
+            let width = state(orders, path.states[i + 1]).chars().count();
+            states.entry(path.operations[i]).and_modify(|most| *most = width.max(*most)).or_insert(width);
         }
         needed.into_iter().for_each(|(slot, width)| room[slot] = room[slot].max(width));
     }
-    let length = |o: &Operation| clip(&o.label, MOST_LABEL).chars().count() as f64 * LETTER + 14.0;
+    let length = |o: &Operation| {
+        let label = clip(&o.label, MOST_LABEL).chars().count() as f64 * LETTER + 14.0;
+        let mark = states.get(&o.id).map_or(0.0, |width| STEP + 14.0 + *width as f64 * LETTER);
+        label.max(mark)
+    };
     let mut places = vec![LEFT; events.len() + 1];
     for (at, &(_, ends, i)) in events.iter().enumerate() {
         if ends {
@@ -245,18 +253,16 @@ fn slots(path: &[usize], calls: &BTreeMap<usize, usize>) -> Vec<usize> {
 }
 
 /// The points of an order: in every bar, one to the right of the other.
-fn points(path: &Path, orders: &Orders, layout: &Layout) -> Vec<(f64, f64)> {
+fn points(path: &Path, layout: &Layout) -> Vec<(f64, f64)> {
     let slots = slots(&path.operations, &layout.calls);
     let mut used: BTreeMap<usize, f64> = BTreeMap::new();
     path.operations
         .iter()
         .zip(slots)
-        .enumerate()
-        .map(|(i, (id, slot))| {
-            let state = state(orders, path.states[i + 1]).chars().count() as f64 * LETTER;
+        .map(|(id, slot)| {
             let used = used.entry(slot).or_insert(STEP);
             let x = layout.events[slot] + *used;
-            *used += MARK + state;
+            *used += MARK;
             (x, layout.bars.get(id).map_or(0.0, |bar| bar.2) + 32.0)
         })
         .collect()
@@ -268,7 +274,7 @@ fn state(orders: &Orders, place: usize) -> String {
 
 fn line(orders: &Orders, layout: &Layout) -> Markup {
     let Some(path) = orders.paths.first() else { return html! {} };
-    let points = points(path, orders, layout);
+    let points = points(path, layout);
     let points: Vec<String> = points.iter().map(|(x, y)| format!("{},{}", px(*x), px(*y))).collect();
     html! { polyline points=(points.join(" ")) {} }
 }
@@ -276,7 +282,7 @@ fn line(orders: &Orders, layout: &Layout) -> Markup {
 fn marks(orders: &Orders, layout: &Layout) -> Markup {
     let Some(path) = orders.paths.first() else { return html! {} };
     html! {
-        @for (i, (x, y)) in points(path, orders, layout).into_iter().enumerate() {
+        @for (i, (x, y)) in points(path, layout).into_iter().enumerate() {
             @let state = path.states[i + 1];
             g.mark {
                 title { "step " (i + 1) ": " (orders.states[state].situation) }
@@ -295,7 +301,8 @@ fn marks(orders: &Orders, layout: &Layout) -> Markup {
 /// The longest order in words.
 fn steps(orders: &Orders, operations: &[Operation]) -> Markup {
     let Some(path) = orders.paths.first() else { return html! {} };
-    let label = |id: usize| operations.iter().find(|o| o.id == id).map_or("", |o| o.label.as_str());
+    let label =
+        |id: usize| operations.iter().find(|o| o.id == id).map_or(String::new(), |o| name(o, operations));
     html! {
         ol {
             li value="0" { "at first " code { (orders.states[path.states[0]].words) } }
@@ -316,7 +323,7 @@ fn data(orders: &Orders, operations: &[Operation], layout: &Layout) -> Json {
         json!({
             "ops": path.operations,
             "states": path.states,
-            "at": points(path, orders, layout).into_iter().map(point).collect::<Vec<_>>(),
+            "at": points(path, layout).into_iter().map(point).collect::<Vec<_>>(),
         })
     });
     let states =
@@ -330,7 +337,7 @@ fn data(orders: &Orders, operations: &[Operation], layout: &Layout) -> Json {
     let evidence = orders.operations.iter().map(|o| json!([o.id, rank(o.call), o.ret.map(rank)]));
     let bars = operations.iter().map(|o| {
         let (from, _, y) = layout.bars[&o.id];
-        json!([o.id, o.label, from.round(), y.round()])
+        json!([o.id, name(o, operations), from.round(), y.round()])
     });
     let impossible =
         orders.impossible.iter().map(|one| json!([one["operation"], one["state"], one["reason"]]));
@@ -341,6 +348,12 @@ fn data(orders: &Orders, operations: &[Operation], layout: &Layout) -> Json {
         "bars": bars.collect::<Vec<_>>(),
         "impossible": impossible.collect::<Vec<_>>(),
     })
+}
+
+/// The label, and whose it is if others have the same.
+fn name(o: &Operation, operations: &[Operation]) -> String {
+    let others = operations.iter().any(|other| other.label == o.label && other.id != o.id);
+    if others { format!("{} (operation {})", o.label, o.id) } else { o.label.clone() }
 }
 
 fn times(o: &Operation) -> String {

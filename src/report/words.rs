@@ -36,10 +36,10 @@ pub(super) fn anomaly(anomaly: &Anomaly) -> String {
             steps.iter().for_each(|step| out += &wrap(step, "    ", "      "));
         }
         (None, Some(order)) => {
-            out += &wrap(anomaly.message.lines().next().unwrap_or_default(), "  ", "  ");
+            out += &wrap(what(anomaly).lines().next().unwrap_or_default(), "  ", "  ");
             out += &format!("\n{order}");
         }
-        (None, None) => anomaly.message.lines().for_each(|line| out += &wrap(line, "  ", "  ")),
+        (None, None) => what(anomaly).lines().for_each(|line| out += &wrap(line, "  ", "  ")),
     }
     if let Some(picture) = &anomaly.picture {
         out.push('\n');
@@ -48,6 +48,12 @@ pub(super) fn anomaly(anomaly: &Anomaly) -> String {
         });
     }
     out
+}
+
+/// What is wrong, without the name.
+pub(super) fn what(anomaly: &Anomaly) -> &str {
+    let rest = anomaly.message.strip_prefix(&anomaly.name);
+    rest.and_then(|rest| rest.strip_prefix(", ")).unwrap_or(&anomaly.message)
 }
 
 /// The steps of a cycle, one a line, and what they come to; `None` if it is no cycle.
@@ -66,7 +72,7 @@ pub(super) fn because(anomaly: &Anomaly) -> Option<(String, Vec<String>)> {
     if let Some(more) = anomaly.details.get("left_out").and_then(Json::as_u64).filter(|more| *more > 0) {
         steps.push(format!("And so on over {more} more transactions, back to T1."));
     }
-    let meaning = anomaly.message.split(&format!(": {} < ", names.first()?)).next()?;
+    let meaning = what(anomaly).split(&format!(": {} < ", names.first()?)).next()?;
     Some((format!("{meaning}:"), steps))
 }
 
