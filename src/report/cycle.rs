@@ -254,7 +254,7 @@ impl Curve {
         let arrives_left = if beside { leaves_right } else { !outwards };
         let xa = if leaves_right { from.x + from.width } else { from.x };
         let xb = if arrives_left { to.x } else { to.x + to.width };
-        let bend = if beside { (xb - xa).abs() / 2.0 } else { 34.0 + (yb - ya).abs() / 5.0 };
+        let bend = if beside { (xb - xa).abs() / 2.0 } else { (34.0 + (yb - ya).abs() / 5.0).min(180.0) };
         let out = |x: f64, right: bool| if right { x + bend } else { x - bend };
         Curve {
             points: [(xa, ya), (out(xa, leaves_right), ya), (out(xb, !arrives_left), yb), (xb, yb)],
@@ -437,5 +437,126 @@ fn clip(text: &str) -> String {
             format!("{}…{}", head.iter().collect::<String>(), tail.iter().collect::<String>())
         }
         None => text.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use checkers::{
+        Anomaly, Budget, Checker, edn, formats,
+        transactions::{Options, list_append},
+    };
+
+    /// Transactions, a line each: process, call and return, outcome, micro-operations.
+    fn anomalies(text: &str) -> Vec<Anomaly> {
+        let mut events: Vec<(u64, bool, String)> = Vec::new();
+        for line in text.lines().map(str::trim).filter(|line| !line.is_empty()) {
+            let words: Vec<&str> = line.splitn(5, ' ').collect();
+            let [process, call, ret, outcome, mops] = words[..] else { panic!("{line}") };
+            let asked: Vec<String> = mops
+                .split("; ")
+                .map(|mop| match mop.split_once(" -> ") {
+                    Some((read, _)) => format!("[:{read} nil]"),
+                    None => format!("[:{mop}]"),
+                })
+                .collect();
+            let answered: Vec<String> =
+                mops.split("; ").map(|mop| format!("[:{}]", mop.replace(" -> ", " "))).collect();
+            let event = |time: &str, kind: &str, mops: &[String]| {
+                format!(
+                    "{{:process {process} :type :{kind} :time {time} :f :txn :value [{}]}}\n",
+                    mops.join(" ")
+                )
+            };
+            let end = if outcome == "ok" { &answered } else { &asked };
+            events.push((call.parse().unwrap(), false, event(call, "invoke", &asked)));
+            events.push((ret.parse().unwrap(), true, event(ret, outcome, end)));
+        }
+        events.sort();
+        let text: String = events.into_iter().map(|event| event.2).collect();
+        let history = edn::read(text.as_bytes(), &formats::Options::default()).unwrap();
+        list_append(Options::default()).check(&history, &Budget::unlimited()).anomalies
+    }
+
+    fn drawn(text: &str) -> String {
+        let pages = anomalies(text);
+        assert!(!pages.is_empty());
+        let draw = |anomaly| super::draw(anomaly).unwrap().into_string().replace('>', ">\n");
+        pages.iter().map(draw).collect::<Vec<_>>().join("\n")
+    }
+
+    #[test]
+    fn two_that_did_not_see_each_other() {
+        insta::assert_snapshot!(drawn(
+            "0 0 10 ok r 1 -> []; append 2 1
+             1 0 10 ok r 2 -> []; append 1 1
+             2 0 99 ok r 1 -> [1]; r 2 -> [1]"
+        ));
+    }
+
+    #[test]
+    fn a_ring_with_edges_of_every_kind() {
+        let text = drawn(
+            "1 0 100 ok append 1 2; r 5 -> [1]; append 2 1
+             2 0 100 ok r 2 -> [1]; append 3 1
+             3 0 20 ok r 3 -> [1]; append 4 1
+             4 60 100 ok r 7 -> []; r 9 -> []
+             5 0 100 ok append 7 1; append 8 1; append 9 1
+             6 0 100 ok r 8 -> [1]; append 5 1
+             7 0 100 ok r 7 -> [1]; r 9 -> [1]",
+        );
+        insta::assert_snapshot!(text);
+    }
+
+    #[test]
+    fn a_long_cycle_is_a_column() {
+        let mut text: String =
+            (0..12).map(|i| format!("{i} 0 100 ok r {i} -> []; append {} 1\n", (i + 1) % 12)).collect();
+        let reads: Vec<String> = (0..12).map(|i| format!("r {i} -> [1]")).collect();
+        text += &format!("12 0 100 ok {}", reads.join("; "));
+        let column = drawn(&text);
+        assert_eq!(column.matches("<g class=\"txn\">").count(), 12);
+        assert_eq!(column.matches("<g class=\"edge rw\"").count(), 12);
+        insta::assert_snapshot!(column);
+    }
+
+    #[test]
+    fn reads_that_do_not_fit_are_a_table() {
+        insta::assert_snapshot!(drawn(
+            "0 0 90 ok append 7 1; append 7 2; append 7 3
+             1 0 90 ok append 7 4
+             2 0 90 ok r 7 -> [1 2 3 4]
+             3 0 90 ok r 7 -> [1 2 4]"
+        ));
+    }
+
+    #[test]
+    fn of_a_large_transaction_only_what_matters_is_drawn() {
+        let many: Vec<String> = (0..500).map(|i| format!("append {} 1", 100 + i)).collect();
+        let text = drawn(&format!(
+            "0 0 10 ok {0}; r 1 -> []; append 2 1
+             1 0 10 ok r 2 -> []; append 1 1
+             2 0 99 ok r 1 -> [1]; r 2 -> [1]",
+            many.join("; ")
+        ));
+        assert!(text.contains("… 492 more"), "{text}");
+        assert!(text.contains("r 1 -&gt; []"), "{text}");
+        assert!(text.len() < 10_000, "{}", text.len());
+    }
+
+    #[test]
+    fn what_is_not_of_transactions_is_not_drawn() {
+        for details in
+            [serde_json::json!({}), serde_json::json!({"nodes": 3}), serde_json::json!({"nodes": []})]
+        {
+            let anomaly = Anomaly {
+                name: String::new(),
+                message: String::new(),
+                operations: Vec::new(),
+                details,
+                picture: None,
+            };
+            assert!(super::draw(&anomaly).is_none());
+        }
     }
 }

@@ -376,3 +376,63 @@ fn clip(text: &str, most: usize) -> String {
         None => text.to_owned(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use checkers::{Anomaly, Budget, Checker, ModelName, Validity, edn, formats, linearizable};
+
+    fn anomaly(model: ModelName, text: &str) -> Anomaly {
+        let history = edn::read(text.as_bytes(), &formats::Options::default()).unwrap();
+        let mut verdict = linearizable(model).check(&history, &Budget::unlimited());
+        assert_eq!(verdict.validity, Validity::Invalid, "{:?}", verdict.reason);
+        verdict.anomalies.remove(0)
+    }
+
+    fn drawn(anomaly: &Anomaly) -> String {
+        super::draw(anomaly).into_string().replace('>', ">\n").replace("},{", "},\n{").replace("],[", "],\n[")
+    }
+
+    #[test]
+    fn the_longest_order_is_drawn_and_the_others_are_in_the_data() {
+        let text = "[0 :invoke :enqueue 1] [1 :invoke :enqueue 2] [2 :invoke :enqueue 4] [0 :ok :enqueue 1] [1 :ok :enqueue 2]
+            [2 :info :enqueue 4] [0 :invoke :dequeue nil] [1 :invoke :dequeue nil] [0 :ok :dequeue 4] [1 :ok :dequeue 2]
+            [0 :invoke :dequeue nil] [0 :ok :dequeue 2]";
+        let anomaly = anomaly(ModelName::FifoQueue, text);
+        let orders = &anomaly.details["orders"];
+        assert!(orders["count"].as_u64().unwrap() > 1, "{orders}");
+        insta::assert_snapshot!(drawn(&anomaly));
+    }
+
+    #[test]
+    fn what_a_history_says_stays_text() {
+        let text = r#"[0 :invoke :write "</script><b>&"] [0 :ok :write "</script><b>&"] [0 :invoke :read nil] [0 :ok :read "<!--"]"#;
+        let page = super::draw(&anomaly(ModelName::Register, text)).into_string();
+        assert!(page.contains("&lt;/script&gt;&lt;b&gt;&amp;"), "{page}");
+        assert!(page.contains("\\u003c/script>"), "{page}");
+        assert_eq!(page.matches("</script>").count(), 1, "{page}");
+        assert!(!page.contains("<b>&") && !page.contains("<!--"), "{page}");
+    }
+
+    #[test]
+    fn the_page_is_small_however_many_orders_there_are() {
+        let event = |process: usize, kind: &str| format!("[{process} :{kind} :push {process}]");
+        let mut text: String = (0..7).map(|process| event(process, "invoke")).collect();
+        text.extend((0..7).map(|process| event(process, "ok")));
+        text += "[0 :invoke :pop nil] [0 :ok :pop 60]";
+        let anomaly = anomaly(ModelName::Stack, &text);
+        assert_eq!(anomaly.details["orders"]["paths"].as_array().unwrap().len(), 100);
+        assert_eq!(anomaly.details["orders"]["cut"], true);
+        let page = drawn(&anomaly);
+        assert!(page.len() < 100_000, "{}", page.len());
+    }
+
+    #[test]
+    fn without_a_window_there_is_the_picture() {
+        let mut anomaly = anomaly(ModelName::Register, "[0 :invoke :read nil] [0 :ok :read 7]");
+        anomaly.details = serde_json::json!({});
+        assert_eq!(
+            super::draw(&anomaly).into_string(),
+            format!("<pre>{}</pre>", anomaly.picture.unwrap().replace('>', "&gt;"))
+        );
+    }
+}

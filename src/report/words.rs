@@ -158,3 +158,20 @@ fn wrap(text: &str, first: &str, others: &str) -> String {
     out.push('\n');
     out
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sentences_are_broken_between_words_only() {
+        let long = "word ".repeat(40) + &"x".repeat(200);
+        let text = wrap(&long, "  ", "    ");
+        assert!(
+            text.lines().all(|line| line.chars().count() <= WIDTH || line.trim() == "x".repeat(200)),
+            "{text}"
+        );
+        assert_eq!(text.split_whitespace().collect::<Vec<_>>(), long.split_whitespace().collect::<Vec<_>>());
+        assert_eq!(wrap("", "  ", ""), "  \n");
+    }
+}
