@@ -12,6 +12,7 @@ mod chart;
 mod cycle;
 pub mod html;
 pub mod junit;
+mod layout;
 pub mod text;
 mod timeline;
 mod words;

@@ -12,22 +12,12 @@
 //! it where they are known, else at the heads of the boxes. Anomalies without a cycle are boxes, with the reads in
 //! question marked. Deliberately without a layout library: the same anomaly gives the same picture, byte by byte.
 
+use super::layout::{Curve, GAP, HEAD, LETTER, RING, ROW, SMALL_GAP, Shape, place, px, spots};
 use checkers::{Anomaly, Value};
 use maud::{Markup, html};
 use serde::Deserialize;
 use serde_json::Value as Json;
 
-const HEAD: f64 = 24.0;
-const ROW: f64 = 19.0;
-const LETTER: f64 = 6.9;
-const GAP: f64 = 150.0;
-/// Without edges between them.
-const SMALL_GAP: f64 = 40.0;
-/// The least room in a ring between boxes, side by side or one above the other.
-const BESIDE: f64 = 120.0;
-const ABOVE: f64 = 46.0;
-/// More than this do not stand in a ring.
-const RING: usize = 8;
 /// The most rows of a box, and the most characters of a row.
 const MOST_ROWS: usize = 10;
 const MOST_CHARS: usize = 44;
@@ -63,40 +53,6 @@ struct Version {
     length: usize,
     from: usize,
     elements: Vec<Value>,
-}
-
-/// A box on the page.
-struct Shape {
-    x: f64,
-    y: f64,
-    width: f64,
-    /// The micro-operations that are shown, by their places, and `None` for those that are left out.
-    rows: Vec<(Option<usize>, String)>,
-}
-
-impl Shape {
-    fn height(&self) -> f64 {
-        HEAD + ROW * self.rows.len() as f64 + 6.0
-    }
-
-    fn centre(&self) -> (f64, f64) {
-        (self.x + self.width / 2.0, self.y + self.height() / 2.0)
-    }
-
-    /// The height at which an edge meets the box.
-    fn anchor(&self, mop: Option<usize>) -> f64 {
-        let row = mop.and_then(|mop| self.rows.iter().position(|row| row.0 == Some(mop)));
-        self.y + row.map_or(HEAD / 2.0, |row| HEAD + ROW * (row as f64 + 0.5))
-    }
-
-    /// Whether there is too little room for an edge between the two.
-    fn meets(&self, other: &Shape) -> bool {
-        let apart = |a: f64, a_size: f64, b: f64, b_size: f64, gap: f64| {
-            a + a_size + gap <= b || b + b_size + gap <= a
-        };
-        !apart(self.x, self.width, other.x, other.width, BESIDE)
-            && !apart(self.y, self.height(), other.y, other.height(), ABOVE)
-    }
 }
 
 /// An edge with the micro-operations that it begins and ends at.
@@ -192,97 +148,6 @@ fn head(node: &Node) -> String {
     format!("{} · process {}{outcome}", node.name, node.process)
 }
 
-/// Gives every box its place.
-fn place(mut shapes: Vec<Shape>, gap: f64) -> Vec<Shape> {
-    let n = shapes.len();
-    if n > RING {
-        let mut y = 10.0;
-        for shape in &mut shapes {
-            (shape.x, shape.y) = (10.0, y);
-            y += shape.height() + 26.0;
-        }
-        return shapes;
-    }
-    let tallest = shapes.iter().map(Shape::height).fold(0.0, f64::max);
-    let widest = shapes.iter().map(|shape| shape.width).fold(0.0, f64::max);
-    if n <= 2 || gap < GAP {
-        let mut x = 10.0;
-        for shape in &mut shapes {
-            (shape.x, shape.y) = (x, 10.0 + (tallest - shape.height()) / 2.0);
-            x += shape.width + gap;
-        }
-        return shapes;
-    }
-    // A ring that is wider than high, as large as it must be for the boxes to stand apart.
-    let (mut rx, mut ry) = (widest * 0.6, tallest * 0.6);
-    loop {
-        for (i, shape) in shapes.iter_mut().enumerate() {
-            let angle = std::f64::consts::TAU
-                * (i as f64 - 0.25 * n as f64 + if n.is_multiple_of(2) { 0.5 } else { 0.0 })
-                / n as f64;
-            (shape.x, shape.y) =
-                (rx * angle.cos() - shape.width / 2.0, ry * angle.sin() - shape.height() / 2.0);
-        }
-        let met = (0..n).any(|i| (0..i).any(|j| shapes[i].meets(&shapes[j])));
-        if !met {
-            break;
-        }
-        (rx, ry) = (rx * 1.06 + 4.0, ry * 1.06 + 2.0);
-    }
-    let left = shapes.iter().map(|shape| shape.x).fold(f64::MAX, f64::min);
-    let top = shapes.iter().map(|shape| shape.y).fold(f64::MAX, f64::min);
-    for shape in &mut shapes {
-        (shape.x, shape.y) = (shape.x - left + 10.0, shape.y - top + 10.0);
-    }
-    shapes
-}
-
-/// A curve from box to box, and which way it arrives.
-struct Curve {
-    points: [(f64, f64); 4],
-    to_the_right: bool,
-}
-
-impl Curve {
-    /// `outwards`: to which side of boxes that stand one above the other, true for the right.
-    fn new(from: &Shape, to: &Shape, arrow: &Arrow<'_>, outwards: bool) -> Curve {
-        let (ya, yb) = (from.anchor(arrow.from), to.anchor(arrow.to));
-        // Side by side they are joined by the sides that face each other; one above the other, by the same side.
-        let gap = (to.x - from.x - from.width).max(from.x - to.x - to.width);
-        let beside = gap >= BESIDE.min(GAP) * 0.7;
-        let leaves_right = if beside { to.x > from.x } else { outwards };
-        let arrives_left = if beside { leaves_right } else { !outwards };
-        let xa = if leaves_right { from.x + from.width } else { from.x };
-        let xb = if arrives_left { to.x } else { to.x + to.width };
-        let bend = if beside { (xb - xa).abs() / 2.0 } else { (34.0 + (yb - ya).abs() / 5.0).min(180.0) };
-        let out = |x: f64, right: bool| if right { x + bend } else { x - bend };
-        Curve {
-            points: [(xa, ya), (out(xa, leaves_right), ya), (out(xb, !arrives_left), yb), (xb, yb)],
-            to_the_right: arrives_left,
-        }
-    }
-
-    fn at(&self, t: f64) -> (f64, f64) {
-        let [a, b, c, d] = self.points;
-        let mix = |a: f64, b: f64, c: f64, d: f64| {
-            let s = 1.0 - t;
-            s * s * s * a + 3.0 * s * s * t * b + 3.0 * s * t * t * c + t * t * t * d
-        };
-        (mix(a.0, b.0, c.0, d.0), mix(a.1, b.1, c.1, d.1))
-    }
-
-    fn path(&self) -> String {
-        let [a, b, c, d] = self.points.map(|(x, y)| format!("{},{}", px(x), px(y)));
-        format!("M{a} C{b} {c} {d}")
-    }
-
-    fn head(&self) -> String {
-        let (x, y) = self.points[3];
-        let back = if self.to_the_right { x - 9.0 } else { x + 9.0 };
-        format!("{},{} {},{} {},{}", px(x), px(y), px(back), px(y - 4.5), px(back), px(y + 4.5))
-    }
-}
-
 fn svg(nodes: &[Node], shapes: &[Shape], arrows: &[Arrow<'_>], marked: &[(usize, usize, &str)]) -> Markup {
     let middle = shapes.iter().map(|shape| shape.centre().0).sum::<f64>() / shapes.len().max(1) as f64;
     let curve = |arrow: &Arrow<'_>| {
@@ -291,7 +156,7 @@ fn svg(nodes: &[Node], shapes: &[Shape], arrows: &[Arrow<'_>], marked: &[(usize,
             true => arrow.edge.from < arrow.edge.to,
             false => from.centre().0 + to.centre().0 >= 2.0 * middle,
         };
-        Curve::new(from, to, arrow, outwards)
+        Curve::new(from, to, (from.anchor(arrow.from), to.anchor(arrow.to)), outwards)
     };
     let curves: Vec<Curve> = arrows.iter().map(curve).collect();
     let labels: Vec<String> = arrows.iter().map(|arrow| label(arrow.edge)).collect();
@@ -357,32 +222,6 @@ fn label(edge: &Edge) -> String {
     }
 }
 
-/// Where the labels go: on their curves, and not on each other.
-fn spots(curves: &[Curve], labels: &[String]) -> Vec<(f64, f64)> {
-    let mut spots: Vec<(f64, f64, f64)> = Vec::new();
-    for (curve, label) in curves.iter().zip(labels) {
-        let half = label.chars().count() as f64 * LETTER / 2.0;
-        let free = |(x, y): (f64, f64)| {
-            spots.iter().all(|spot| (spot.0 - x).abs() > spot.2 + half + 6.0 || (spot.1 - y).abs() > 17.0)
-        };
-        let tries = [0.5, 0.42, 0.58, 0.34, 0.66, 0.28, 0.72].map(|t| curve.at(t));
-        let spot = tries.into_iter().find(|spot| free(*spot));
-        // Where curves run close to each other: below.
-        let below = |mut spot: (f64, f64)| {
-            for _ in 0..8 {
-                if free(spot) {
-                    break;
-                }
-                spot.1 += 18.0;
-            }
-            spot
-        };
-        let (x, y) = spot.unwrap_or_else(|| below(tries[0]));
-        spots.push((x, y, half));
-    }
-    spots.into_iter().map(|(x, y, _)| (x, y)).collect()
-}
-
 fn legend(arrows: &[Arrow<'_>]) -> Markup {
     const KINDS: [(&str, &str); 5] = [
         ("ww", "wrote before it was overwritten"),
@@ -421,10 +260,6 @@ fn table(nodes: &[Node], versions: &[Version], differ_at: Option<usize>) -> Mark
 /// Whether an anomaly is one of transactions.
 pub(super) fn is_transactional(details: &Json) -> bool {
     details.get("nodes").is_some_and(Json::is_array)
-}
-
-fn px(x: f64) -> String {
-    format!("{x:.0}")
 }
 
 fn clip(text: &str) -> String {
