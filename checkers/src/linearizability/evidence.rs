@@ -38,9 +38,12 @@ const MOST_STUCK: usize = 3;
 /// Tells of these calls, the evidence, in words if there is something to tell. `part` has their operations.
 pub(super) fn tell<M: Model>(model: &M, calls: &[Call<'_>], part: &[Operation]) -> (Option<String>, Json) {
     let Some(orders) = orders(model, calls) else {
-        let count = calls.len();
-        let reason =
-            format!("the evidence has {count} operations, and orders are made of {MAX_CALLS} at most");
+        let reason = match calls.len() {
+            count if count > MAX_CALLS => {
+                format!("the evidence has {count} operations, and orders are made of {MAX_CALLS} at most")
+            }
+            _ => "the states are too large".to_owned(),
+        };
         return (None, json!({"skipped": reason}));
     };
     let teller = Teller::new(model, &orders, part);

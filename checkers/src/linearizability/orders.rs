@@ -25,6 +25,8 @@ pub(super) const MAX_CALLS: usize = 96;
 pub(super) const MAX_ORDERS: usize = 100;
 /// The most looks at operations in configurations; some ten milliseconds.
 const MAX_STEPS: usize = 100_000;
+/// The most bytes of states, as the model weighs them.
+const MAX_BYTES: usize = 32 << 20;
 
 /// A maximal order.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -62,6 +64,8 @@ pub(super) struct Orders<'a, S> {
     pub(super) count: u64,
     /// Whether the steps ran out: then there may be more orders, and longer ones.
     pub(super) cut: bool,
+    /// What the states weigh.
+    bytes: usize,
 }
 
 /// What has been placed, and the state that this leads to.
@@ -76,7 +80,8 @@ struct Node {
     from: Option<(usize, usize)>,
 }
 
-/// Finds the orders of these operations; `None` if there are more than [`MAX_CALLS`].
+/// Finds the orders of these operations; `None` if there are more than [`MAX_CALLS`], or if states are so large that no order
+/// could be followed to its end.
 pub(super) fn orders<'a, M: Model>(model: &M, calls: &[Call<'a>]) -> Option<Orders<'a, M::State>> {
     if calls.len() > MAX_CALLS {
         return None;
@@ -90,6 +95,7 @@ pub(super) fn orders<'a, M: Model>(model: &M, calls: &[Call<'a>]) -> Option<Orde
         kept: Vec::new(),
         count: 0,
         cut: false,
+        bytes: 0,
     };
     let mut nodes = found.explore(model);
     found.count = count(&mut nodes);
@@ -97,7 +103,7 @@ pub(super) fn orders<'a, M: Model>(model: &M, calls: &[Call<'a>]) -> Option<Orde
     let mut kept: Vec<Order> = paths.into_iter().map(|path| found.order(&path)).collect();
     kept.sort_by_cached_key(|order| (std::cmp::Reverse(found.weight(mask(&order.calls))), order.clone()));
     found.kept = kept;
-    Some(found)
+    (!found.kept.is_empty()).then_some(found)
 }
 
 fn mask(calls: &[usize]) -> u128 {
@@ -137,6 +143,7 @@ impl<S: Clone + Eq + std::hash::Hash> Orders<'_, S> {
         let Call { op, ret, .. } = self.calls[call];
         let next = model.step(&self.states[state], op, ret).map(|next| {
             *ids.entry(next).or_insert_with_key(|next| {
+                self.bytes += model.weight(next);
                 self.states.push(next.clone());
                 self.states.len() - 1
             })
@@ -152,7 +159,7 @@ impl<S: Clone + Eq + std::hash::Hash> Orders<'_, S> {
         let mut nodes = vec![Node { placed: 0, state: 0, next: Vec::new(), paths: None, from: None }];
         let mut open = vec![0];
         let mut spent = 0;
-        while let Some(at) = open.pop() {
+        'all: while let Some(at) = open.pop() {
             if nodes[at].paths.is_some() {
                 continue;
             }
@@ -169,6 +176,12 @@ impl<S: Clone + Eq + std::hash::Hash> Orders<'_, S> {
                     continue;
                 }
                 let Some(state) = self.step(model, &mut ids, state, call) else { continue };
+                if self.bytes > MAX_BYTES {
+                    // What else could be next was not looked at.
+                    nodes[at].paths = None;
+                    self.cut = true;
+                    break 'all;
+                }
                 let placed = placed | 1 << call;
                 let to = *places.entry((placed, state)).or_insert_with(|| {
                     nodes.push(Node { placed, state, next: Vec::new(), paths: None, from: Some((at, call)) });

@@ -204,4 +204,11 @@ fn what_is_too_much_is_bounded_and_says_so() {
     assert_eq!(found.kept[0].calls.len(), MAX_CALLS - 1, "every write is in the longest");
     made.push(write(-2));
     assert!(orders(&CasRegister::default(), &calls(&made)).is_none());
+
+    // States of megabytes.
+    let large = FifoQueue { initial: (0..200_000).map(Value::Int).collect() };
+    let made: Vec<Made> = (0..20)
+        .map(|i| (Op::Enqueue { key: Value::Nil, value: i.into() }, Some(Ret::Done), 0, Some(9)))
+        .collect();
+    assert!(orders(&large, &calls(&made)).is_none());
 }
