@@ -2,17 +2,20 @@
 //!
 //! ```text
 //! Results ─┬─ text::render     stdout
-//!          ├─ html::render     report.html
+//!          ├─ html::render     report.html           with counterexamples from `timeline` and `cycle`
 //!          ├─ junit::render    junit.xml
 //!          └─ latency-*.hgrm   HdrHistogram's percentile format
 //! ```
 //! Drawing comes after the verdict is saved and cannot change it.
 
 mod chart;
+mod cycle;
 pub mod html;
 pub mod junit;
+mod layout;
 pub mod text;
 mod timeline;
+mod words;
 
 use crate::{judge::Results, plan::TestPlan, store::Store};
 use anyhow::Result;
@@ -43,6 +46,11 @@ fn histograms(results: &Results, store: &Store) -> Result<()> {
         store.write(&format!("latency-{plain}.hgrm"), text)?;
     }
     Ok(())
+}
+
+/// Data as text that may stand in a script of a page, whatever it contains.
+fn esc(data: &serde_json::Value) -> String {
+    data.to_string().replace('<', "\\u003c")
 }
 
 /// Nanoseconds as milliseconds with three significant digits or so: `0.123`, `4.56`, `789`.

@@ -205,11 +205,64 @@ fn a_history_of_others_is_judged_and_converted() {
     let (code, stdout, _) = run(tribunal(folder.path()).args(["check", "idle.edn"]));
     assert_eq!(code, 0, "{stdout}");
     assert!(stdout.contains("no operation took effect"), "{stdout}");
+    // That is Knossos's own rule. For others, and for a file without operations, nothing was tested.
+    std::fs::write(folder.path().join("empty.edn"), "[]").unwrap();
+    let failed = [("idle.edn", "set-full"), ("idle.edn", "list-append"), ("idle.edn", "counter")];
+    let empty = [("empty.edn", "set-full"), ("empty.edn", "linearizable"), ("empty.edn", "rw-register")];
+    for (file, checker) in failed.into_iter().chain(empty) {
+        let (code, stdout, stderr) = run(tribunal(folder.path()).args(["check", file, "--checker", checker]));
+        assert_eq!((code, stderr.as_str()), (2, ""), "{file} {checker}: {stdout}");
+        assert!(stdout.starts_with(&format!("{checker}: unknown: ")), "{stdout}");
+    }
     std::fs::write(folder.path().join("broken.edn"), "{:process 0, :type :invoke}\n{:process 0 :type]}")
         .unwrap();
     let (code, _, stderr) = run(tribunal(folder.path()).args(["check", "broken.edn"]));
     assert_eq!(code, 254);
     insta::assert_snapshot!("arg-broken-edn", stderr);
+}
+
+/// What is wrong with each of these is told so that a person sees it at once; the page is written besides.
+#[test]
+fn evidence_is_told_and_drawn() {
+    let folder = tempfile::tempdir().unwrap();
+    let queue = "[0 :invoke :enqueue 1] [1 :invoke :enqueue 2] [0 :ok :enqueue 1] [1 :ok :enqueue 2]
+        [0 :invoke :dequeue nil] [1 :invoke :dequeue nil] [0 :ok :dequeue 2] [1 :ok :dequeue 2]";
+    let keys = "[0 :invoke :write [1 1]] [0 :ok :write [1 1]] [0 :invoke :write [2 1]] [0 :ok :write [2 1]]
+        [1 :invoke :read [1 nil]] [1 :ok :read [1 2]] [1 :invoke :read [2 nil]] [1 :ok :read [2 nil]]";
+    let crashed =
+        "[0 :invoke :write 1] [0 :ok :write 1] [1 :invoke :write 2] [2 :invoke :read nil] [1 :info :write 2]
+        [2 :ok :read 2] [3 :invoke :read nil] [3 :ok :read 1] [3 :invoke :write 3] [3 :ok :write 3]";
+    let skew = "[0 :invoke :txn [[:r 1 nil] [:append 2 1]]] [1 :invoke :txn [[:r 2 nil] [:append 1 1]]]
+        [0 :ok :txn [[:r 1 []] [:append 2 1]]] [1 :ok :txn [[:r 2 []] [:append 1 1]]]
+        [0 :invoke :txn [[:r 1 nil] [:r 2 nil]]] [0 :ok :txn [[:r 1 [1]] [:r 2 [1]]]]";
+    let orders =
+        "[0 :invoke :txn [[:append 1 1]]] [1 :invoke :txn [[:append 1 2]]] [2 :invoke :txn [[:r 1 nil]]]
+        [3 :invoke :txn [[:r 1 nil]]] [0 :ok :txn [[:append 1 1]]] [1 :ok :txn [[:append 1 2]]]
+        [2 :ok :txn [[:r 1 [1 2]]]] [3 :ok :txn [[:r 1 [2 1]]]]";
+    let cases: [(&str, &str, &[&str]); 5] = [
+        ("told-queue", queue, &["--model", "fifo-queue"]),
+        ("told-keys", keys, &["--model", "register", "--keyed", "true"]),
+        ("told-crashed", crashed, &[]),
+        ("told-write-skew", skew, &["--checker", "list-append"]),
+        ("told-orders", orders, &["--checker", "list-append"]),
+    ];
+    for (name, history, args) in cases {
+        std::fs::write(folder.path().join("history.edn"), history).unwrap();
+        let check =
+            |more: &[&str]| run(tribunal(folder.path()).args(["check", "history.edn"]).args(args).args(more));
+        let told = check(&[]);
+        assert_eq!((told.0, told.2.as_str()), (1, ""), "{name}: {}", told.1);
+        assert_eq!(check(&["--html", "page.html"]), told, "the page comes besides");
+        let page = std::fs::read_to_string(folder.path().join("page.html")).unwrap();
+        assert!(page.contains("<svg") && page.contains("INVALID") && page.contains("history.edn"), "{name}");
+        assert_eq!(check(&["--html", "json.html", "--json"]).1, check(&["--json"]).1);
+        assert_eq!(std::fs::read_to_string(folder.path().join("json.html")).unwrap(), page);
+        insta::assert_snapshot!(name, told.1);
+    }
+    let (code, stdout, stderr) =
+        run(tribunal(folder.path()).args(["check", "history.edn", "--html", "no/page.html"]));
+    assert_eq!((code, stdout.as_str()), (254, ""));
+    assert!(stderr.contains("cannot write no/page.html"), "{stderr}");
 }
 
 #[test]

@@ -23,6 +23,7 @@
 mod calls;
 mod elements;
 mod elementwise;
+mod evidence;
 mod explain;
 mod flat;
 mod frontier;
@@ -31,6 +32,9 @@ mod judge;
 mod models_oracle;
 #[cfg(test)]
 mod oracle;
+mod orders;
+#[cfg(test)]
+mod orders_oracle;
 mod outcome;
 mod prune;
 mod queue;

@@ -101,6 +101,11 @@ pub trait Model: Clone + Send + Sync {
         format!("{state:?}")
     }
 
+    /// The state as the end of a sentence: `the key holds 5`.
+    fn situation(&self, state: &Self::State) -> String {
+        format!("the state is {}", self.describe(state))
+    }
+
     /// The state as data, for reports.
     fn to_json(&self, state: &Self::State) -> serde_json::Value {
         serde_json::Value::String(self.describe(state))

@@ -10,10 +10,13 @@
 
 mod simulator;
 
+use std::sync::Arc;
+
 use checkers::{
     Budget, Validity, Verdict,
     transactions::{Datatype, KeyAssumptions, Options, TxnOutcome, list_append, rw_register},
 };
+use serde_json::json;
 use simulator::{Recorded, Step, load};
 
 fn parse(text: &str) -> Vec<Recorded> {
@@ -71,6 +74,48 @@ fn told(verdict: &Verdict) -> String {
         text.push_str(&format!("\n{}\n{}", anomaly.message, anomaly.picture.as_deref().unwrap_or("")));
     }
     text
+}
+
+#[test]
+fn a_search_that_was_cut_short_excludes_nothing() {
+    let text = "
+        0 0-10 fail append 1 1
+        1 0-10 ok r 1 [1]
+        2 0-10 ok append 2 1; r 3 []
+        3 0-10 ok append 3 1; r 2 []
+        4 20-30 ok r 2 [1]; r 3 [1]";
+    let checker = list_append(Options::default());
+    let txns = load(Datatype::ListAppend, &parse(text));
+    let whole = checker.judge(&txns, &Budget::unlimited());
+    assert!(!whole.reason.as_deref().unwrap().contains("may be ruled out"), "{}", told(&whole));
+    let cut = checker.judge(&txns, &Budget::new(Arc::new(true.into()), u64::MAX));
+    assert_eq!(cut.validity, Validity::Invalid, "{}", told(&cut));
+    let reason = cut.reason.unwrap();
+    assert!(
+        reason.ends_with("; but the search was cancelled: more may be ruled out than was seen"),
+        "{reason}"
+    );
+}
+
+#[test]
+fn reads_that_do_not_fit_are_told_around_the_place() {
+    let text = "
+        0 0-90 ok append 1 1; append 1 2; append 1 3; append 1 4; append 1 5; append 1 6; append 1 7; append 1 8
+        1 0-90 ok append 1 9
+        2 0-90 ok r 1 [1 2 3 4 5 6 7 8 9]
+        3 0-90 ok r 1 [1 2 3 4 5 6 7 9]";
+    let verdict = lists("strict-serializable", text);
+    let anomaly = verdict.anomalies.iter().find(|anomaly| anomaly.name == "incompatible-order").unwrap();
+    assert_eq!(
+        (&anomaly.details["versions"], &anomaly.details["differ_at"]),
+        (
+            &json!([
+                {"node": 0, "mop": 0, "length": 9, "from": 1, "elements": [2, 3, 4, 5, 6, 7, 8, 9]},
+                {"node": 1, "mop": 0, "length": 8, "from": 1, "elements": [2, 3, 4, 5, 6, 7, 9]},
+            ]),
+            &json!(7)
+        )
+    );
 }
 
 /// Lists: the anomaly that must be found, the worst that may, and what is told of it.

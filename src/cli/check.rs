@@ -45,6 +45,9 @@ pub(super) struct Args {
     /// Print the verdict as JSON
     #[arg(long)]
     json: bool,
+    /// Write the verdict as a page, with the evidence drawn, to this file
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
 }
 
 pub(super) fn main(args: Args) -> Result<u8, Failure> {
@@ -71,10 +74,16 @@ pub(super) fn main(args: Args) -> Result<u8, Failure> {
         verdict.validity = Validity::Valid;
         verdict.reason = Some("no operation took effect, so that there was nothing to judge".into());
     }
+    if let Some(page) = &args.html {
+        let name = path.display().to_string();
+        std::fs::write(page, report::html::check(&verdict, &name))
+            .map_err(|e| anyhow!("cannot write {}: {e}", page.display()))
+            .or_arguments()?;
+    }
     if args.json {
         println!("{}", serde_json::to_string(&verdict)?);
     } else {
-        print!("{}", report::text::verdict(&verdict));
+        print!("{}", report::text::verdict(&verdict, "--html FILE draws them, --json has them all"));
     }
     Ok(exit::of(verdict.validity))
 }

@@ -1,6 +1,6 @@
 //! Results as text for a terminal.
 
-use super::ms;
+use super::{ms, words};
 use crate::judge::Results;
 use checkers::{
     Validity, Verdict,
@@ -40,8 +40,8 @@ pub(crate) fn table(header: &[&str], rows: &[Vec<String>], numbers: usize) -> St
     out
 }
 
-/// One verdict, with what is wrong.
-pub fn verdict(v: &Verdict) -> String {
+/// One verdict, with what is wrong; `rest` says where all is, if not all is shown.
+pub fn verdict(v: &Verdict, rest: &str) -> String {
     let mut out = format!("{}: {}", v.checker, word(v.validity).to_lowercase());
     if let Some(reason) = &v.reason {
         let _ = write!(out, ": {reason}");
@@ -49,13 +49,10 @@ pub fn verdict(v: &Verdict) -> String {
     out.push('\n');
     const SHOWN: usize = 3;
     for anomaly in v.anomalies.iter().take(SHOWN) {
-        let _ = writeln!(out, "\n{}\n{}", anomaly.name, anomaly.message);
-        if let Some(picture) = &anomaly.picture {
-            let _ = writeln!(out, "\n{}", picture.trim_end());
-        }
+        let _ = write!(out, "\n{}", words::anomaly(anomaly));
     }
     if v.anomalies.len() > SHOWN {
-        let _ = writeln!(out, "\n… and {} more; see results.json", v.anomalies.len() - SHOWN);
+        let _ = writeln!(out, "\n… and {} more; {rest}", v.anomalies.len() - SHOWN);
     }
     out
 }
@@ -65,7 +62,7 @@ pub fn render(r: &Results) -> String {
     let mut out = String::new();
     out += &format!("\n{} {} (seed {})\n", word(r.valid), r.test, r.seed);
     for v in r.verdicts() {
-        out += &format!("\n{}", verdict(v));
+        out += &format!("\n{}", verdict(v, "see report.html"));
     }
     out += &format!("\n{}", operations(r));
     out += &format!("\n{}", faults(r));

@@ -15,19 +15,24 @@
 //! |---|---|
 //! | `key` | which key |
 //! | `operation` | the first operation whose return cannot be: everything that returned before is linearizable |
+//! | `first` | whether it is the first of the whole key, not only of the evidence |
+//! | `previous_ok` | the operation of the key that returned last before it; `null` if none did |
 //! | `prefix_len` | how many judged operations of the key were called up to that return |
 //! | `states` | every state that is possible just before that return; at most 16, see `states_truncated` |
 //! | `configs` | the same, each with the operations that were `pending` in it |
 //! | `minimal` | a smallest part that is still not linearizable |
 //! | `shrink_runs` | how many trials that took |
-//! | `window` | the operations of the picture: `id process f label call ret kind` |
+//! | `orders` | how far the minimal part can be put in order; see [`evidence`](super::evidence) |
+//! | `window` | the minimal part and what was going on around it: `id process f label call ret kind` |
 //!
 //! Deliberately no guess at the cause: what was written where is stated, what went wrong inside is for a person.
 
 use serde_json::{Value as Json, json};
 
 use super::{
+    evidence,
     judge::{Guilt, Why, calls_of, whole_for},
+    record::is_judged,
     shrink,
 };
 use crate::{
@@ -38,8 +43,11 @@ use crate::{
 
 /// The most operations in the picture, unless the minimal part alone has more.
 const WINDOW: usize = 10;
-/// The most operations of a minimal part that are drawn.
+/// The most operations of a minimal part that are drawn in text.
 const MAX_DRAWN: usize = 24;
+/// The most that are told as data, and how many may be told for company.
+const MAX_TOLD: usize = 100;
+const COMPANY: usize = 8;
 
 /// Explains one invalid key; `key` is `None` if all keys were judged together.
 pub(super) fn explain<M: Model>(
@@ -57,57 +65,91 @@ pub(super) fn explain<M: Model>(
     let model = model.fit(&shapes).unwrap_or_else(|_| model.clone());
     let prefix = shrink::prefix(&model, &calls, guilt.operation);
     let prefix_len = prefix.len();
-    let (mut minimal, runs) = match guilt.why {
+    let (small, runs) = match guilt.why {
         // Without all that their answers are made of they would prove anything.
-        Why::Element(_) => (guilt.part.iter().map(|id| *id as usize).collect(), 0),
-        _ => {
-            let (small, runs) = shrink::shrink(&model, prefix, guilt.operation, budget);
-            (small.iter().map(|call| call.id).collect::<Vec<usize>>(), runs)
-        }
+        Why::Element(_) => (prefix, 0),
+        _ => shrink::shrink(&model, prefix, guilt.operation, budget),
     };
+    let (longest_order, orders) = match guilt.why {
+        Why::Element(_) => (None, json!({"skipped": "their answers are too long"})),
+        _ => evidence::tell(&model, &small, &part),
+    };
+    let mut minimal: Vec<usize> = small.iter().map(|call| call.id).collect();
     minimal.sort_unstable();
 
     let guilty = operations.get(guilt.operation);
     let origin = key.and_then(|key| origin(&model, operations, key, &guilty));
     let named = origin.as_ref().and_then(|(_, writer)| *writer);
-    let mut window = window(&part, &guilty, &minimal, named);
-    window.sort_unstable();
-    let drawn: Vec<Operation> = window.iter().map(|&id| operations.get(id)).collect();
-    let drawn: Vec<&Operation> = drawn.iter().collect();
+    let previous_ok = previous_ok(operations, key, &guilty);
+    let whole = |mut ids: Vec<usize>| -> Vec<Operation> {
+        ids.sort_unstable();
+        ids.into_iter().map(|id| operations.get(id)).collect()
+    };
+    let drawn = whole(window(&part, &guilty, &minimal, named, MAX_DRAWN, WINDOW));
+    let told = WINDOW.max(minimal.len() + COMPANY).min(MAX_TOLD);
+    let told = whole(window(&part, &guilty, &minimal, named, MAX_TOLD, told));
     let key = key.map(|key| operations.values().get(key));
     let states: Vec<&Json> = guilt.configs.iter().map(|(_, state, _)| state).collect();
     let configs: Vec<Json> =
         guilt.configs.iter().map(|(_, state, pending)| json!({"state": state, "pending": pending})).collect();
+    let mut message = message(&guilty, guilt, unobservable, origin.as_ref());
+    if let Some(longest_order) = longest_order {
+        message.push('\n');
+        message.push_str(&longest_order);
+    }
     Anomaly {
         name: "not-linearizable".into(),
-        message: message(&guilty, guilt, unobservable, origin.as_ref()),
+        message,
         details: json!({
             "key": key,
             "operation": guilt.operation,
+            "first": guilt.why == Why::NoState,
+            "previous_ok": previous_ok,
             "prefix_len": prefix_len,
             "states": states,
             "states_truncated": guilt.more,
             "configs": configs,
             "minimal": minimal,
             "shrink_runs": runs,
-            "window": drawn.iter().map(|operation| entry(operation)).collect::<Json>(),
+            "orders": orders,
+            "window": told.iter().map(entry).collect::<Json>(),
         }),
-        picture: Some(timeline::draw(&drawn, &[guilt.operation])),
+        picture: Some(timeline::draw(&drawn.iter().collect::<Vec<_>>(), &[guilt.operation])),
         operations: minimal,
     }
 }
 
-/// What to draw: the operation that the message names, the minimal part, then what overlaps the guilty operation, then what
-/// came shortly before.
-fn window(part: &[Operation], guilty: &Operation, minimal: &[usize], named: Option<usize>) -> Vec<usize> {
+/// The judged operation of the key that returned last before this one did; of several at once the one that was called last.
+fn previous_ok(operations: &Operations<'_>, key: Option<Datum>, guilty: &Operation) -> Option<usize> {
+    let (time, index) = guilty.ret.zip(guilty.ret_index)?;
+    let before = |id: &usize| {
+        let ret = operations.raw(*id).ret;
+        ret < time || ret == time && operations.get(*id).ret_index < Some(index)
+    };
+    (0..operations.len())
+        .filter(|id| key.is_none() || operations.key(*id) == key)
+        .filter(|id| operations.end(*id) == End::Ok && is_judged(operations, *id) && before(id))
+        .max_by_key(|id| operations.raw(*id).ret)
+}
+
+/// What to draw: the operation that the message names, the minimal part (at most so many of it), then what overlaps the guilty
+/// operation, then what came shortly before, until there are `enough`.
+fn window(
+    part: &[Operation],
+    guilty: &Operation,
+    minimal: &[usize],
+    named: Option<usize>,
+    most: usize,
+    enough: usize,
+) -> Vec<usize> {
     let (call, ret) = (guilty.call, guilty.ret.unwrap_or(u64::MAX));
     let mut window: Vec<usize> = vec![guilty.id];
     window.extend(named.filter(|named| !minimal.contains(named)));
-    window.extend(minimal.iter().rev().filter(|id| **id != guilty.id).take(MAX_DRAWN - 1));
+    window.extend(minimal.iter().rev().filter(|id| **id != guilty.id).take(most - 1));
     let overlaps = |other: &&Operation| other.call <= ret && other.ret.is_some_and(|end| end >= call);
     let before = |other: &&Operation| other.ret.is_some_and(|end| end < call);
     for other in part.iter().filter(overlaps).chain(part.iter().rev().filter(before)) {
-        if window.len() >= WINDOW {
+        if window.len() >= enough {
             break;
         }
         if !window.contains(&other.id) {
@@ -183,7 +225,7 @@ fn short(text: String) -> String {
 }
 
 /// What it was told.
-fn answer(operation: &Operation) -> String {
+pub(super) fn answer(operation: &Operation) -> String {
     match &operation.outcome {
         OpOutcome::Ok(Ret::Done | Ret::Txn(_)) => "succeeded".into(),
         OpOutcome::Ok(Ret::Value(value)) => format!("returned {value}"),

@@ -73,6 +73,10 @@ impl Model for CasRegister {
         Some(Special::Register(RegisterLike { initial: &self.initial, cas: true }))
     }
 
+    fn situation(&self, state: &Value) -> String {
+        self.register().situation(state)
+    }
+
     fn describe(&self, state: &Value) -> String {
         state.to_string()
     }

@@ -119,6 +119,10 @@ impl Model for Set {
         self.initial.is_empty().then_some(Special::Set)
     }
 
+    fn situation(&self, state: &Self::State) -> String {
+        format!("the set holds {}", self.describe(state))
+    }
+
     fn describe(&self, state: &Self::State) -> String {
         words(state)
     }
@@ -187,6 +191,10 @@ impl Model for FifoQueue {
         self.initial.is_empty().then_some(Special::Queue { fifo: true })
     }
 
+    fn situation(&self, state: &Self::State) -> String {
+        format!("the queue holds {}", self.describe(state))
+    }
+
     fn describe(&self, state: &Self::State) -> String {
         words(state)
     }
@@ -245,6 +253,10 @@ impl Model for Stack {
 
     fn special(&self) -> Option<Special<'_>> {
         self.initial.is_empty().then_some(Special::Stack)
+    }
+
+    fn situation(&self, state: &Self::State) -> String {
+        format!("the stack holds {}", self.describe(state))
     }
 
     fn describe(&self, state: &Self::State) -> String {

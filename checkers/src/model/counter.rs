@@ -68,6 +68,10 @@ impl Model for Counter {
     fn to_json(&self, state: &i64) -> serde_json::Value {
         (*state).into()
     }
+
+    fn situation(&self, state: &i64) -> String {
+        format!("the counter stands at {state}")
+    }
 }
 
 #[cfg(test)]

@@ -152,6 +152,10 @@ impl Model for Kv {
         Some(Special::Register(RegisterLike { initial: &self.initial, cas: true }))
     }
 
+    fn situation(&self, state: &Value) -> String {
+        format!("the key holds {state}")
+    }
+
     fn describe(&self, state: &Value) -> String {
         state.to_string()
     }

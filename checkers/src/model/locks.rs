@@ -50,6 +50,10 @@ impl Model for Mutex {
         }
     }
 
+    fn situation(&self, held: &bool) -> String {
+        format!("the lock is {}", self.describe(held))
+    }
+
     fn describe(&self, held: &bool) -> String {
         if *held { "held".into() } else { "free".into() }
     }
@@ -143,6 +147,10 @@ impl Model for OwnedMutex {
         }
     }
 
+    fn situation(&self, state: &Holding) -> String {
+        format!("the lock is {}", self.describe(state))
+    }
+
     fn describe(&self, state: &Holding) -> String {
         let mut text = match state.times {
             0 => "free".to_string(),
@@ -192,6 +200,10 @@ impl Model for Semaphore {
             Op::Release { .. } => taken.checked_sub(1),
             _ => None,
         }
+    }
+
+    fn situation(&self, taken: &u32) -> String {
+        format!("{}", self.describe(taken))
     }
 
     fn describe(&self, taken: &u32) -> String {

@@ -122,6 +122,10 @@ impl Model for MultiRegister {
         }
     }
 
+    fn situation(&self, state: &Self::State) -> String {
+        self.describe(state)
+    }
+
     fn describe(&self, state: &Self::State) -> String {
         let mut words: Vec<String> = state.iter().map(|(key, value)| format!("{key} = {value}")).collect();
         let rest = if words.is_empty() { "every key" } else { "else" };

@@ -43,6 +43,11 @@ pub trait NondeterministicModel: Clone + Send + Sync {
     fn describe(&self, state: &Self::State) -> String {
         format!("{state:?}")
     }
+
+    /// The state as the end of a sentence; see [`Model::situation`].
+    fn situation(&self, state: &Self::State) -> String {
+        format!("the state is {}", self.describe(state))
+    }
 }
 
 /// A nondeterministic model as a [`Model`].
@@ -78,6 +83,10 @@ impl<N: NondeterministicModel> Model for Nondeterministic<N> {
 
     fn special(&self) -> Option<Special<'_>> {
         self.0.special()
+    }
+
+    fn situation(&self, state: &Self::State) -> String {
+        state.iter().map(|one| self.0.situation(one)).collect::<Vec<_>>().join(" or ")
     }
 
     fn describe(&self, state: &Self::State) -> String {
@@ -153,6 +162,10 @@ impl NondeterministicModel for UnorderedQueue {
             (Op::Drain { .. }, None) => vec![BTreeMap::new()],
             _ => vec![],
         }
+    }
+
+    fn situation(&self, state: &Self::State) -> String {
+        format!("the queue holds {}", self.describe(state))
     }
 
     fn describe(&self, state: &Self::State) -> String {

@@ -58,6 +58,10 @@ impl Model for Register {
         Some(Special::Register(RegisterLike { initial: &self.initial, cas: false }))
     }
 
+    fn situation(&self, state: &Value) -> String {
+        format!("the key holds {state}")
+    }
+
     fn describe(&self, state: &Value) -> String {
         state.to_string()
     }

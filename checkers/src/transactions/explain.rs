@@ -16,7 +16,10 @@
 //! | `edges` | `from to kind reason`, from and to as places in `nodes`; of dependencies also `key`, `values`, and `read`, the place in its mops of the read that shows it |
 //!
 //! Of an anomaly without a cycle: `nodes` likewise, `key`, `values`, `reads` (`[node, mop]`), and `others`, how many more
-//! show the same. Deliberately no guess at the cause.
+//! show the same. Of reads that do not fit together also `versions`, what each of them found, around the place at which they differ:
+//! `{node, mop, length, from, elements}`, `from` being the place of the first element that is told; and `differ_at`.
+//!
+//! Deliberately no guess at the cause.
 
 use serde_json::{Value as Json, json};
 
@@ -36,6 +39,9 @@ use crate::Anomaly;
 const MOST_NODES: usize = 64;
 /// The most micro-operations of one transaction in the picture.
 const MOST_DRAWN: usize = 12;
+/// How many elements of lists that differ are told before that place, and from it on.
+const MOST_BEFORE: usize = 6;
+const MOST_AFTER: usize = 10;
 /// The most micro-operations of one transaction in the data.
 const MOST_MOPS: usize = 1000;
 
@@ -100,7 +106,31 @@ pub(super) fn finding(txns: &Transactions, finding: &Finding) -> Anomaly {
         });
         details["reads"] = reads.collect();
     }
+    if finding.kind == Phenomenon::IncompatibleOrder {
+        versions(txns, finding, &mut details);
+    }
     anomaly(txns, finding.kind, nodes, message, details, None)
+}
+
+/// The lists that were read, where they differ.
+fn versions(txns: &Transactions, finding: &Finding, details: &mut Json) {
+    let lists: Vec<&[u32]> = finding.mops.iter().map(|mop| txns.list(&txns.mops[*mop as usize])).collect();
+    let same = |other: &&[u32]| lists[0].iter().zip(*other).take_while(|(a, b)| a == b).count();
+    // One list alone differs from what was appended, where its first value in question stands.
+    let differ_at = match &lists[..] {
+        [] => return,
+        [one] => one.iter().position(|value| finding.values.contains(value)).unwrap_or(0),
+        [_, others @ ..] => others.iter().map(|other| same(other)).min().unwrap_or(0),
+    };
+    let from = differ_at.saturating_sub(MOST_BEFORE);
+    let versions = lists.iter().zip(details["reads"].as_array().into_iter().flatten()).map(|(list, read)| {
+        let elements = list.iter().skip(from).take(MOST_BEFORE + MOST_AFTER);
+        let elements: Vec<_> = elements.map(|value| &txns.values[*value as usize]).collect();
+        json!({"node": read[0], "mop": read[1], "length": list.len(), "from": from, "elements": elements})
+    });
+    let versions: Vec<Json> = versions.collect();
+    details["versions"] = versions.into();
+    details["differ_at"] = differ_at.into();
 }
 
 fn anomaly(

@@ -9,7 +9,8 @@
 //! ```
 //!
 //! `stats`: `transactions ok info fail micro_operations keys edges components steps`, then `consistency_model`,
-//! `anomaly_counts`, `not`, `also_not`, `may_hold`, `findings` (anomalies that the chosen model allows, as in
+//! `anomaly_counts`, `not`, `also_not`, `may_hold`, `undecided` (anomalies that may be there unseen, since the search was cut short:
+//! then less may hold), `findings` (anomalies that the chosen model allows, as in
 //! `anomalies`), and `cycles`, all cycles by name and operations, the first hundred thousand.
 //!
 //! Deliberately cautious: no anomaly makes the verdict `Valid` only if there was something to see, and all of it was looked at.
@@ -47,16 +48,17 @@ pub(super) fn verdict(name: &str, txns: &Transactions, options: &Options, found:
     let guilty: Vec<_> = counts.iter().filter(|(kind, _)| model.forbids(*kind)).collect();
     let doubts = if guilty.is_empty() { doubts(txns, model, &found) } else { Vec::new() };
     (verdict.validity, verdict.reason) = match (guilty.is_empty(), doubts.is_empty()) {
-        (false, _) => (Validity::Invalid, Some(summary(model, &counts, &boundary))),
+        (false, _) => (Validity::Invalid, Some(summary(model, &counts, &boundary, &found))),
         (true, false) => (Validity::Unknown, Some(doubts.join("; "))),
         (true, true) => (Validity::Valid, None),
     };
-    let Found { stats, cycles, .. } = found;
+    let Found { stats, cycles, undecided, .. } = found;
     verdict.anomalies = anomalies;
     verdict.stats = stats;
     describe(&mut verdict.stats, model, &counts, &boundary);
     let findings: Vec<Json> = findings.into_iter().map(|found| json!(found.1)).collect();
     verdict.stats.insert("findings".into(), findings.into());
+    verdict.stats.insert("undecided".into(), undecided.iter().map(|kind| kind.name()).collect());
     verdict.stats.insert("cycles".into(), listed(txns, &cycles));
     verdict
 }
@@ -121,7 +123,12 @@ fn fair<T: Copy>(all: &[T], kind: impl Fn(&T) -> Phenomenon) -> Vec<T> {
     kinds.iter().zip(taken).flat_map(|(kind, taken)| kind[..taken].iter().copied()).collect()
 }
 
-fn summary(model: ConsistencyModel, counts: &[(Phenomenon, usize)], boundary: &Boundary) -> String {
+fn summary(
+    model: ConsistencyModel,
+    counts: &[(Phenomenon, usize)],
+    boundary: &Boundary,
+    found: &Found,
+) -> String {
     let named: Vec<String> = counts
         .iter()
         .filter(|(kind, _)| model.forbids(*kind))
@@ -131,9 +138,37 @@ fn summary(model: ConsistencyModel, counts: &[(Phenomenon, usize)], boundary: &B
         |models: &[ConsistencyModel]| models.iter().map(|model| model.name()).collect::<Vec<_>>().join(", ");
     let left = match &boundary.may_hold[..] {
         [] => "no model that is judged here is left".into(),
-        models => format!("nothing speaks against {}", names(models)),
+        models => format!("nothing speaks against {}", known(models)),
     };
-    format!("not {model}: {}; the weakest ruled out: {}; {left}", named.join(", "), names(&boundary.not))
+    let cut = cut_short(found).map(|why| format!("; but {why}: more may be ruled out than was seen"));
+    format!(
+        "not {model}: {}; the weakest ruled out: {}; {left}{}",
+        named.join(", "),
+        names(&boundary.not),
+        cut.unwrap_or_default()
+    )
+}
+
+/// Models by name, with a star at those of which only a part is looked for.
+fn known(models: &[ConsistencyModel]) -> String {
+    let partial = |model: &ConsistencyModel| model.entry().partial;
+    let mark = |model: &ConsistencyModel| if partial(model) { "*" } else { "" };
+    let names: Vec<_> = models.iter().map(|model| format!("{}{}", model.name(), mark(model))).collect();
+    let note = if models.iter().any(partial) { " (* forbids more than is looked for here)" } else { "" };
+    names.join(", ") + note
+}
+
+/// Why something may have been missed, if so.
+fn cut_short(found: &Found) -> Option<String> {
+    if found.cancelled {
+        return Some("the search was cancelled".into());
+    }
+    if !found.undecided.is_empty() {
+        let names: Vec<_> = found.undecided.iter().map(|kind| kind.name()).collect();
+        return Some(format!("a component is too large to exclude {}", names.join(", ")));
+    }
+    let keys = found.learned.cut_keys.len();
+    (keys > 0).then(|| format!("the versions of {keys} keys could not all be followed"))
 }
 
 /// Why the absence of anomalies proves nothing.
