@@ -23,7 +23,10 @@ pub use history::{
     Cut, Event, Events, Header, History, HistoryError, Key, Kind, Meta, Mop, Op, OpOutcome, Operation,
     Operations, Problem, Process, ReadMode, Ret, Value, edn, formats, json, jsonl, timeline,
 };
-pub use linearizability::{linearizable, linearizable_by, linearizable_from};
+pub use linearizability::{
+    linearizable, linearizable_by, linearizable_from,
+    online::{MAX_KEYS as MAX_ONLINE_KEYS, Online, online},
+};
 pub use model::{Effect, Model, ModelName, RegisterLike, Special, models};
 pub use verdict::{Anomaly, Validity, Verdict};
 

@@ -30,6 +30,7 @@ mod frontier;
 mod judge;
 #[cfg(test)]
 mod models_oracle;
+pub(crate) mod online;
 #[cfg(test)]
 mod oracle;
 mod orders;

@@ -119,6 +119,36 @@ pub(super) fn explain<M: Model>(
     }
 }
 
+/// What is said of a return that cannot be while the run goes on.
+pub(super) fn online(key: &Value, guilty: &Operation, states: &[String], local: bool) -> Anomaly {
+    const SHOWN: usize = 5;
+    let mut held = states.iter().take(SHOWN).cloned().collect::<Vec<_>>().join(" or ");
+    if states.len() > SHOWN {
+        held.push_str(&format!(" or one of {} more", states.len() - SHOWN));
+    }
+    let message = format!(
+        "{} by process {} {}, but given everything that returned before, the key could only hold {held} (operation {}, {} to {}).",
+        guilty.op,
+        guilty.process,
+        short(answer(guilty)),
+        guilty.id,
+        ms(guilty.call),
+        ms(guilty.ret.unwrap_or(guilty.call)),
+    );
+    Anomaly {
+        name: "not-linearizable".into(),
+        message,
+        details: json!({
+            "key": if local { json!(key) } else { Json::Null },
+            "operation": guilty.id,
+            "first": true,
+            "states": states,
+        }),
+        picture: None,
+        operations: vec![guilty.id],
+    }
+}
+
 /// The judged operation of the key that returned last before this one did; of several at once the one that was called last.
 fn previous_ok(operations: &Operations<'_>, key: Option<Datum>, guilty: &Operation) -> Option<usize> {
     let (time, index) = guilty.ret.zip(guilty.ret_index)?;

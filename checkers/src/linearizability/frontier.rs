@@ -111,17 +111,17 @@ impl Found {
     }
 }
 
-/// The search, between two events.
-pub(super) struct Frontier<'a> {
-    calls: &'a Calls,
-    at: usize,
+/// All that is possible at a moment.
+pub(super) struct Frontier {
     possible: Vec<Possibility>,
+    /// Of each class: whether it is possible in every state and looks at none.
+    sets: Vec<bool>,
     /// The class of the operation in each slot.
     class_at: Vec<u32>,
     open_observers: u128,
     open_changers: u128,
-    /// How many of each crash class have been called so far.
-    crashed: Vec<u32>,
+    /// Of each crash class: its class, and how many of it have been called so far.
+    crashed: Vec<(u32, u32)>,
     usage: Usage,
     waiting: Found,
     done: Found,
@@ -129,74 +129,129 @@ pub(super) struct Frontier<'a> {
     pub(super) largest: usize,
 }
 
-impl<'a> Frontier<'a> {
-    /// `None` if more operations are open at once than there are bits.
-    pub(super) fn new(calls: &'a Calls, start: StateId) -> Option<Self> {
-        (calls.slots <= MAX_SLOTS).then(|| Frontier {
-            calls,
-            at: 0,
+impl Frontier {
+    /// Nothing has been called yet.
+    pub(super) fn new(start: StateId) -> Self {
+        Frontier {
             possible: vec![Possibility { state: start, used: NONE_USED, mask: 0, idle: false }],
-            class_at: vec![0; calls.slots as usize],
+            sets: Vec::new(),
+            class_at: Vec::new(),
             open_observers: 0,
             open_changers: 0,
-            crashed: vec![0; calls.crashes.len()],
+            crashed: Vec::new(),
             usage: Usage::new(),
             waiting: Found::default(),
             done: Found::default(),
             largest: 1,
-        })
+        }
     }
 
-    /// Goes on until the end or until the purse is empty. May be called again with a fuller purse.
-    pub(super) fn run<S: Space>(&mut self, space: &mut S, purse: &mut Purse<'_>) -> Outcome {
-        while let Some(step) = self.calls.steps.get(self.at) {
-            match *step {
-                Step::Invoke(call) => self.invoke(space, call),
-                Step::Return(call) => {
-                    let bit = 1u128 << self.calls.infos[call as usize].slot;
-                    if self.possible.iter().any(|possibility| possibility.mask & bit == 0) {
-                        if let Some(end) = self.require(space, bit, purse) {
-                            return end;
-                        }
-                        if self.possible.is_empty() {
-                            return Outcome::Invalid(self.failure());
-                        }
-                    }
-                    for possibility in &mut self.possible {
-                        possibility.mask &= !bit;
-                    }
-                    self.open_observers &= !bit;
-                    self.open_changers &= !bit;
-                }
-            }
-            if let Some(end) = purse.spend(1 + self.possible.len() as u64 / 8) {
-                self.at += 1;
-                return end;
-            }
-            self.at += 1;
-        }
-        Outcome::Valid
+    /// Makes a class known: they are numbered from 0.
+    pub(super) fn add_class(&mut self, sets: bool) {
+        self.sets.push(sets);
     }
 
-    fn invoke<S: Space>(&mut self, space: &mut S, call: u32) {
-        let info = self.calls.infos[call as usize];
-        if let Some(crash) = info.crash {
-            self.crashed[crash as usize] += 1;
-            return;
+    /// Makes a crash class known, likewise.
+    pub(super) fn add_crash_class(&mut self, class: u32) {
+        self.crashed.push((class, 0));
+    }
+
+    /// An operation of a crash class is called.
+    pub(super) fn crash(&mut self, crash: u32) {
+        self.crashed[crash as usize].1 += 1;
+    }
+
+    /// An operation that will return is called, in a slot below [`MAX_SLOTS`] that nobody else is in.
+    pub(super) fn invoke<S: Space>(&mut self, space: &mut S, slot: u32, class: u32, observer: bool) {
+        let bit = 1u128 << slot;
+        if self.class_at.len() <= slot as usize {
+            self.class_at.resize(slot as usize + 1, 0);
         }
-        let bit = 1u128 << info.slot;
-        self.class_at[info.slot as usize] = info.class;
-        if !info.observer {
+        self.class_at[slot as usize] = class;
+        if !observer {
             self.open_changers |= bit;
             return;
         }
         self.open_observers |= bit;
         // Possibilities of one state all get the bit or none does, so they stay different.
         for possibility in &mut self.possible {
-            if space.step(possibility.state, info.class) != IMPOSSIBLE {
+            if space.step(possibility.state, class) != IMPOSSIBLE {
                 possibility.mask |= bit;
             }
         }
+    }
+
+    /// The operation in a slot returns. Afterwards what is possible may be nothing. An outcome means that there was no end to it:
+    /// then nothing has changed, and it may be tried again.
+    pub(super) fn ret<S: Space>(
+        &mut self,
+        space: &mut S,
+        slot: u32,
+        purse: &mut Purse<'_>,
+    ) -> Option<Outcome> {
+        let bit = 1u128 << slot;
+        if self.possible.iter().any(|possibility| possibility.mask & bit == 0) {
+            if let Some(end) = self.require(space, bit, purse) {
+                return Some(end);
+            }
+            if self.possible.is_empty() {
+                return None;
+            }
+        }
+        for possibility in &mut self.possible {
+            possibility.mask &= !bit;
+        }
+        self.open_observers &= !bit;
+        self.open_changers &= !bit;
+        None
+    }
+
+    /// Whether nothing is possible any more.
+    pub(super) fn is_empty(&self) -> bool {
+        self.possible.is_empty()
+    }
+
+    /// How much it keeps of what is past.
+    pub(super) fn past(&self) -> usize {
+        self.usage.len()
+    }
+
+    /// The states and classes that still matter.
+    pub(super) fn alive(&self) -> (Vec<StateId>, Vec<u32>) {
+        let open = self.open_changers | self.open_observers;
+        let in_slots = (0..).zip(&self.class_at).filter(|(slot, _)| open >> slot & 1 == 1);
+        let classes = in_slots.map(|(_, class)| *class).chain(self.crashed.iter().map(|(class, _)| *class));
+        (self.possible.iter().map(|possibility| possibility.state).collect(), classes.collect())
+    }
+
+    /// Gives new numbers to the states and classes that still matter, and forgets the others.
+    pub(super) fn renumber(&mut self, states: &FxHashMap<StateId, StateId>, classes: &FxHashMap<u32, u32>) {
+        let mut sets = vec![false; classes.len()];
+        for (old, new) in classes {
+            sets[*new as usize] = self.sets[*old as usize];
+        }
+        self.sets = sets;
+        for class in self.class_at.iter_mut().chain(self.crashed.iter_mut().map(|(class, _)| class)) {
+            // Of a slot that nobody is in, it is no matter.
+            *class = classes.get(class).copied().unwrap_or(0);
+        }
+        let old = std::mem::replace(&mut self.usage, Usage::new());
+        for possibility in &mut self.possible {
+            possibility.state = states[&possibility.state];
+            let counts = old.counts(possibility.used).iter().flat_map(|(crash, n)| (0..*n).map(|_| *crash));
+            possibility.used = counts.fold(NONE_USED, |used, crash| self.usage.one_more(used, crash));
+        }
+        self.waiting = Found::default();
+        self.done = Found::default();
+    }
+
+    /// After a return that cannot be: the states just before it, and the slots still pending in each.
+    pub(super) fn before(&self) -> impl Iterator<Item = (StateId, impl Iterator<Item = u32> + use<>)> {
+        let open = self.open_changers | self.open_observers;
+        self.waiting.list.iter().map(move |possibility| {
+            let pending = open & !possibility.mask;
+            (possibility.state, (0..MAX_SLOTS).filter(move |slot| pending >> slot & 1 == 1))
+        })
     }
 
     /// Lets operations take effect until the one with `bit` has. Leaves the frontier as it was if it comes to an end,
@@ -222,7 +277,7 @@ impl<'a> Frontier<'a> {
                 let slot = open.trailing_zeros();
                 open &= open - 1;
                 let class = self.class_at[slot as usize];
-                if from.idle && self.calls.sets[class as usize] {
+                if from.idle && self.sets[class as usize] {
                     continue;
                 }
                 let state = space.step(from.state, class);
@@ -232,11 +287,11 @@ impl<'a> Frontier<'a> {
                 }
             }
             for crash in 0..self.crashed.len() {
-                let class = self.calls.crashes[crash].0;
-                if from.idle && self.calls.sets[class as usize] {
+                let (class, called) = self.crashed[crash];
+                if from.idle && self.sets[class as usize] {
                     continue;
                 }
-                if self.crashed[crash] > self.usage.count(from.used, crash as u32) {
+                if called > self.usage.count(from.used, crash as u32) {
                     let state = space.step(from.state, class);
                     if state != IMPOSSIBLE && state != from.state {
                         let used = self.usage.one_more(from.used, crash as u32);
@@ -276,6 +331,54 @@ impl<'a> Frontier<'a> {
         let set = if new.mask & bit != 0 { &mut self.done } else { &mut self.waiting };
         set.insert(new, &self.usage)
     }
+}
+
+/// A search through all calls of a key.
+pub(super) struct Sweep<'a> {
+    calls: &'a Calls,
+    at: usize,
+    pub(super) frontier: Frontier,
+}
+
+impl<'a> Sweep<'a> {
+    /// `None` if more operations are open at once than there are bits.
+    pub(super) fn new(calls: &'a Calls, start: StateId) -> Option<Self> {
+        (calls.slots <= MAX_SLOTS).then(|| {
+            let mut frontier = Frontier::new(start);
+            frontier.sets.clone_from(&calls.sets);
+            frontier.crashed.extend(calls.crashes.iter().map(|(class, _)| (*class, 0)));
+            Sweep { calls, at: 0, frontier }
+        })
+    }
+
+    /// Goes on until the end or until the purse is empty. May be called again with a fuller purse.
+    pub(super) fn run<S: Space>(&mut self, space: &mut S, purse: &mut Purse<'_>) -> Outcome {
+        while let Some(step) = self.calls.steps.get(self.at) {
+            match *step {
+                Step::Invoke(call) => {
+                    let info = self.calls.infos[call as usize];
+                    match info.crash {
+                        Some(crash) => self.frontier.crash(crash),
+                        None => self.frontier.invoke(space, info.slot, info.class, info.observer),
+                    }
+                }
+                Step::Return(call) => {
+                    let slot = self.calls.infos[call as usize].slot;
+                    if let Some(end) = self.frontier.ret(space, slot, purse) {
+                        return end;
+                    }
+                    if self.frontier.possible.is_empty() {
+                        return Outcome::Invalid(self.failure());
+                    }
+                }
+            }
+            self.at += 1;
+            if let Some(end) = purse.spend(1 + self.frontier.possible.len() as u64 / 8) {
+                return end;
+            }
+        }
+        Outcome::Valid
+    }
 
     /// What was possible just before the return that is not.
     fn failure(&self) -> Failure {
@@ -287,13 +390,9 @@ impl<'a> Frontier<'a> {
                 call_at[self.calls.infos[call as usize].slot as usize] = call;
             }
         }
-        let open = self.open_changers | self.open_observers;
-        let configs = self.waiting.list.iter().map(|possibility| Config {
-            state: possibility.state,
-            pending: (0..self.calls.slots)
-                .filter(|slot| (open & !possibility.mask) >> slot & 1 == 1)
-                .map(|slot| call_at[slot as usize])
-                .collect(),
+        let configs = self.frontier.before().map(|(state, pending)| Config {
+            state,
+            pending: pending.map(|slot| call_at[slot as usize]).collect(),
         });
         Failure::new(self.at, configs)
     }

@@ -17,7 +17,7 @@ use super::{
     calls::{Call, Calls, Step},
     elementwise,
     flat::Flat,
-    frontier::{Frontier, MAX_SLOTS},
+    frontier::{MAX_SLOTS, Sweep},
     outcome::{Failure, GaveUp, Outcome, Purse},
     queue,
     record::Records,
@@ -300,11 +300,11 @@ fn decide<S: Space>(
 ) {
     let mut spaces = [space(), space()];
     let start = spaces[0].start();
-    let mut frontier = Frontier::new(laid, start);
+    let mut sweep = Sweep::new(laid, start);
     // Made when its turn comes: most histories never need it.
     let mut wgl = None;
     let mut gave_up = [None, None];
-    if frontier.is_none() {
+    if sweep.is_none() {
         gave_up[0] = Some(format!("{} operations are open at once, more than {MAX_SLOTS}", laid.slots));
     }
     let half = budget.bytes() / 2;
@@ -320,10 +320,10 @@ fn decide<S: Space>(
             }
             let own = &mut spaces[engine];
             let mut purse = Purse::new(first_slice << round.min(24), half, budget);
-            let outcome = match &mut frontier {
-                Some(frontier) if engine == 0 => {
-                    let outcome = frontier.run(own, &mut purse);
-                    verdict.largest_frontier = frontier.largest;
+            let outcome = match &mut sweep {
+                Some(sweep) if engine == 0 => {
+                    let outcome = sweep.run(own, &mut purse);
+                    verdict.largest_frontier = sweep.frontier.largest;
                     outcome
                 }
                 _ => wgl.get_or_insert_with(|| Wgl::new(laid, start)).run(own, &mut purse),
@@ -343,7 +343,7 @@ fn decide<S: Space>(
                 }
                 Outcome::GaveUp(GaveUp::OutOfMemory) => {
                     let what = if engine == 0 {
-                        frontier = None;
+                        sweep = None;
                         format!("the frontier of {} configurations", verdict.largest_frontier)
                     } else {
                         wgl = None;

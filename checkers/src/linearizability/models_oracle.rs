@@ -14,7 +14,7 @@ use rand_chacha::ChaCha8Rng;
 
 use super::{
     calls::*,
-    frontier::Frontier,
+    frontier::Sweep,
     judge::{calls_of, special, whole_for},
     outcome::*,
     record::{Records, is_judged},
@@ -254,7 +254,7 @@ fn engines<M: Model>(model: &M, calls: &[Call<'_>]) -> [bool; 2] {
         Outcome::Invalid(_) => false,
         other => panic!("{other:?}"),
     };
-    let mut frontier = Frontier::new(&laid, space().start()).expect("few are open at once");
+    let mut frontier = Sweep::new(&laid, space().start()).expect("few are open at once");
     let purse = || Purse::new(u64::MAX, u64::MAX, &budget);
     [
         linearizable(frontier.run(&mut space(), &mut purse())),

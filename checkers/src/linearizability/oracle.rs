@@ -245,7 +245,7 @@ fn verdict<S: Space>(
     slice: u64,
 ) -> Option<(usize, Vec<String>)> {
     let budget = Budget::unlimited();
-    let mut frontier = Frontier::new(laid, space.start()).expect("few are open at once");
+    let mut frontier = Sweep::new(laid, space.start()).expect("few are open at once");
     let mut wgl = Wgl::new(laid, space.start());
     for round in 0.. {
         // Small purses, so that pausing is tested along the way.

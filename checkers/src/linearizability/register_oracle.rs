@@ -13,7 +13,7 @@ use rand_chacha::ChaCha8Rng;
 
 use super::{
     calls::*,
-    frontier::Frontier,
+    frontier::Sweep,
     judge::{calls_of, whole},
     outcome::*,
     record::{Records, is_judged},
@@ -141,7 +141,7 @@ fn frontier_says(operations: &[crate::Operation]) -> bool {
     let mut space = Memo::new(&model, &classes);
     let budget = Budget::unlimited();
     let mut purse = Purse::new(u64::MAX, u64::MAX, &budget);
-    let mut frontier = Frontier::new(&laid, space.start()).expect("few are open at once");
+    let mut frontier = Sweep::new(&laid, space.start()).expect("few are open at once");
     match frontier.run(&mut space, &mut purse) {
         Outcome::Valid => true,
         Outcome::Invalid(_) => false,

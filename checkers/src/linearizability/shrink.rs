@@ -16,7 +16,7 @@ use rustc_hash::FxHashMap;
 
 use super::{
     calls::{Call, Calls, items},
-    frontier::Frontier,
+    frontier::Sweep,
     outcome::{Outcome, Purse},
     prune::{Item, removable},
     space::{Memo, Space},
@@ -127,7 +127,7 @@ impl<M: Model> Shrinker<'_, '_, M> {
         let limit = self.best.map_or(MAX_FIRST_STEPS, |best| 2 * best + MIN_STEPS);
         let mut purse = Purse::new(limit, MAX_BYTES.min(self.budget.bytes()), self.budget);
         let outcome =
-            Frontier::new(&laid, space.start()).map(|mut frontier| frontier.run(&mut space, &mut purse));
+            Sweep::new(&laid, space.start()).map(|mut frontier| frontier.run(&mut space, &mut purse));
         self.effort += rest.len() as u64 + purse.spent();
         match outcome {
             Some(Outcome::Invalid(_)) => {

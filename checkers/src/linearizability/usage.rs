@@ -31,6 +31,16 @@ impl Usage {
         Usage { tables: vec![Counts::default()], ids, grown: FxHashMap::default(), heap_bytes: 0 }
     }
 
+    /// How many have taken effect of every class of which some have.
+    pub(super) fn counts(&self, used: UsageId) -> &[(u32, u32)] {
+        &self.tables[used as usize]
+    }
+
+    /// How many tables there are.
+    pub(super) fn len(&self) -> usize {
+        self.tables.len()
+    }
+
     /// How many of the class have taken effect.
     pub(super) fn count(&self, used: UsageId, crash: u32) -> u32 {
         self.tables[used as usize].iter().find(|(class, _)| *class == crash).map_or(0, |(_, count)| *count)
