@@ -198,13 +198,19 @@ fn svg(nodes: &[Node], shapes: &[Shape], arrows: &[Arrow<'_>], marked: &[(usize,
                         }
                     }
                 }
-                @for ((arrow, curve), (label, spot)) in arrows.iter().zip(&curves).zip(labels.iter().zip(&spots)) {
+                @for (arrow, curve) in arrows.iter().zip(&curves) {
                     g class=(format!("edge {}", arrow.edge.kind)) tabindex="0" {
-                        title { (format!("{} < {}, because {}", nodes[arrow.edge.from].name, nodes[arrow.edge.to].name, arrow.edge.reason)) }
+                        title { (because(nodes, arrow.edge)) }
                         path.wide d=(curve.path()) {}
                         path d=(curve.path()) {}
                         polygon points=(curve.head()) {}
-                        @let half = label.chars().count() as f64 * LETTER / 2.0;
+                    }
+                }
+                // On top of all.
+                @for (arrow, (label, spot)) in arrows.iter().zip(labels.iter().zip(&spots)) {
+                    @let half = label.chars().count() as f64 * LETTER / 2.0;
+                    g class=(format!("edge {}", arrow.edge.kind)) {
+                        title { (because(nodes, arrow.edge)) }
                         rect.under x=(px(spot.0 - half)) y=(px(spot.1 - 8.0)) width=(px(2.0 * half)) height="16" rx="3" {}
                         text x=(px(spot.0)) y=(px(spot.1 + 4.0)) { (label) }
                     }
@@ -213,6 +219,10 @@ fn svg(nodes: &[Node], shapes: &[Shape], arrows: &[Arrow<'_>], marked: &[(usize,
         }
         @if !arrows.is_empty() { (legend(arrows)) }
     }
+}
+
+fn because(nodes: &[Node], edge: &Edge) -> String {
+    format!("{} < {}, because {}", nodes[edge.from].name, nodes[edge.to].name, edge.reason)
 }
 
 fn label(edge: &Edge) -> String {
@@ -351,7 +361,7 @@ mod tests {
         text += &format!("12 0 100 ok {}", reads.join("; "));
         let column = drawn(&text);
         assert_eq!(column.matches("<g class=\"txn\">").count(), 12);
-        assert_eq!(column.matches("<g class=\"edge rw\"").count(), 12);
+        assert_eq!(column.matches("<polygon").count(), 12);
         insta::assert_snapshot!(column);
     }
 

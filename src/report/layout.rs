@@ -13,7 +13,7 @@ pub(super) const HEAD: f64 = 24.0;
 pub(super) const ROW: f64 = 19.0;
 pub(super) const LETTER: f64 = 6.9;
 /// Between two boxes in a row.
-pub(super) const GAP: f64 = 150.0;
+pub(super) const GAP: f64 = 210.0;
 /// Without edges between them.
 pub(super) const SMALL_GAP: f64 = 40.0;
 /// The least room in a ring between boxes, side by side or one above the other.
@@ -112,7 +112,7 @@ impl Curve {
     pub(super) fn new(from: &Shape, to: &Shape, (ya, yb): (f64, f64), outwards: bool) -> Curve {
         // Side by side they are joined by the sides that face each other; one above the other, by the same side.
         let gap = (to.x - from.x - from.width).max(from.x - to.x - to.width);
-        let beside = gap >= BESIDE.min(GAP) * 0.7;
+        let beside = gap >= BESIDE * 0.7;
         let leaves_right = if beside { to.x > from.x } else { outwards };
         let arrives_left = if beside { leaves_right } else { !outwards };
         let xa = if leaves_right { from.x + from.width } else { from.x };
@@ -146,15 +146,26 @@ impl Curve {
     }
 }
 
-/// Where the labels go: on their curves, and not on each other.
+/// Where the labels go: on their curves, and not on each other. Two curves there and back between the same boxes may cross
+/// halfway; then each has its label near its beginning.
 pub(super) fn spots(curves: &[Curve], labels: &[String]) -> Vec<(f64, f64)> {
     let mut spots: Vec<(f64, f64, f64)> = Vec::new();
+    let same = |a: (f64, f64), b: (f64, f64)| a.0 == b.0 && (a.1 - b.1).abs() < 8.0 * ROW;
+    let there_and_back = |curve: &Curve| {
+        let ([a, .., b], back) = (curve.points, |other: &Curve| (other.points[3], other.points[0]));
+        curves.iter().any(|other| same(a, back(other).0) && same(b, back(other).1))
+    };
     for (curve, label) in curves.iter().zip(labels) {
         let half = label.chars().count() as f64 * LETTER / 2.0;
         let free = |(x, y): (f64, f64)| {
             spots.iter().all(|spot| (spot.0 - x).abs() > spot.2 + half + 6.0 || (spot.1 - y).abs() > 17.0)
         };
-        let tries = [0.5, 0.42, 0.58, 0.34, 0.66, 0.28, 0.72].map(|t| curve.at(t));
+        let places = if there_and_back(curve) {
+            [0.28, 0.34, 0.22, 0.42, 0.5, 0.58, 0.66]
+        } else {
+            [0.5, 0.42, 0.58, 0.34, 0.66, 0.28, 0.72]
+        };
+        let tries = places.map(|t| curve.at(t));
         let spot = tries.into_iter().find(|spot| free(*spot));
         // Where curves run close to each other: below.
         let below = |mut spot: (f64, f64)| {

@@ -100,7 +100,7 @@
       const first = returned.reduce((a, b) => (a === null || b[2] < a[2] ? b : a), null);
       const state = this.order.states[this.step];
       return left.map(([op, call]) => {
-        if (first && call > first[2]) return { op, wait: `${this.label.get(first[0])} had returned before that was called` };
+        if (first && call > first[2]) return { op, wait: `${this.label.get(first[0])} had returned before` };
         const no = this.why.get(op + "/" + state);
         return no === undefined ? { op } : { op, no };
       });
@@ -138,7 +138,7 @@
         if (!no && !wait) continue;
         const [x, y] = this.place.get(op);
         const mark = make(marks, "g", { class: no ? "stuck" : "stuck wait" });
-        make(mark, "title", {}, no || wait);
+        make(mark, "title", {}, no || `${wait} it was called`);
         make(mark, "text", { x: x + 7, y: y + 37 }, no ? "✗" : "…");
       }
       this.tell(left);
@@ -181,7 +181,7 @@
       }
       const waiting = left.filter(({ wait }) => wait);
       if (waiting.length) {
-        make(rest, "li", { class: "wait" }, `${waiting.map(({ op }) => this.label.get(op)).join(", ")} must wait: ${waiting[0].wait}`);
+        make(rest, "li", { class: "wait" }, `${waiting.map(({ op }) => this.label.get(op)).join(", ")} must wait: ${waiting[0].wait} ${waiting.length > 1 ? "these were" : "it was"} called`);
       }
       if (!left.length) make(rest, "li", {}, "nothing is left");
     }

@@ -203,7 +203,7 @@ impl Model for Semaphore {
     }
 
     fn situation(&self, taken: &u32) -> String {
-        format!("{}", self.describe(taken))
+        self.describe(taken)
     }
 
     fn describe(&self, taken: &u32) -> String {

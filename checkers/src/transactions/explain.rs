@@ -120,7 +120,7 @@ fn versions(txns: &Transactions, finding: &Finding, details: &mut Json) {
     let differ_at = match &lists[..] {
         [] => return,
         [one] => one.iter().position(|value| finding.values.contains(value)).unwrap_or(0),
-        [_, others @ ..] => others.iter().map(|other| same(other)).min().unwrap_or(0),
+        [_, others @ ..] => others.iter().map(same).min().unwrap_or(0),
     };
     let from = differ_at.saturating_sub(MOST_BEFORE);
     let versions = lists.iter().zip(details["reads"].as_array().into_iter().flatten()).map(|(list, read)| {
