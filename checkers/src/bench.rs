@@ -12,6 +12,7 @@
 mod bank;
 mod counter;
 mod queue;
+mod sessions;
 mod set_full;
 mod stats;
 mod unique_ids;
@@ -22,6 +23,7 @@ pub use self::{
     bank::{BankOptions, bank},
     counter::counter,
     queue::total_queue,
+    sessions::{Guarantee, SessionOptions, session},
     set_full::set_full,
     stats::stats,
     unique_ids::unique_ids,
@@ -92,6 +94,15 @@ impl Findings {
         self.counts.insert(name.to_owned(), count.into());
         if self.told.len() < MAX_TOLD {
             self.told.push(Anomaly { name: name.to_owned(), message, operations, details, picture: None });
+        }
+    }
+
+    /// More of the same, which are only counted.
+    fn untold(&mut self, name: &str, more: u64) {
+        if more > 0 {
+            self.found += more as usize;
+            let count = self.counts.get(name).and_then(Json::as_u64).unwrap_or(0) + more;
+            self.counts.insert(name.to_owned(), count.into());
         }
     }
 
