@@ -87,7 +87,8 @@ pub fn record(store: &Store, nodes: &[String], spec: &LogsSpec) -> Result<()> {
         let (findings, lines, error) = look_through(&store.node_log(node), &patterns, &ignore);
         for Finding { line, text, pattern } in findings {
             let pattern = &spec.patterns[pattern];
-            observed.push((LOG_FINDING, json!({"node": node, "line": line, "text": text, "pattern": pattern})));
+            observed
+                .push((LOG_FINDING, json!({"node": node, "line": line, "text": text, "pattern": pattern})));
         }
         let error = error.map(|error| error.to_string());
         observed.push((LOG_SCAN, json!({"node": node, "lines": lines, "error": error})));
@@ -104,7 +105,11 @@ struct Finding {
 
 /// The findings of one log, how many lines it has, and why it could not be read to its end. The last line may be torn: a node
 /// that is killed is in the middle of something.
-fn look_through(path: &Path, patterns: &RegexSet, ignore: &RegexSet) -> (Vec<Finding>, u64, Option<io::Error>) {
+fn look_through(
+    path: &Path,
+    patterns: &RegexSet,
+    ignore: &RegexSet,
+) -> (Vec<Finding>, u64, Option<io::Error>) {
     let (mut findings, mut lines): (Vec<Finding>, u64) = (Vec::new(), 0);
     let mut log = match File::open(path) {
         Ok(file) => BufReader::with_capacity(1 << 18, file),
@@ -163,16 +168,15 @@ fn cut(text: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{clock::Clock, judge};
+    use crate::{clock::Clock, judge, plan::TestPlan, run::Record, scenario::Scenario};
     use checkers::{Budget, Checker, Header, Kind, Meta, Process, Validity, Verdict, bench};
 
     const PANIC: &str = "starting\n2026-01-01 ready\nthread 'tokio-rt-worker' (71) panicked at src/wal.rs:7:5:\n\
                          the log has a hole\nnote: run with `RUST_BACKTRACE=1`\nthread 'main";
 
-    /// A run's folder with these logs, and what the checker says of its history.
-    fn judged(logs: &[(&str, &[u8])], spec: &LogsSpec) -> Verdict {
-        let folder = tempfile::tempdir().unwrap();
-        let store = Store::create(folder.path(), "logs", "20260101T000000Z").unwrap();
+    /// Puts a run with these logs into a folder, and looks through them.
+    fn looked_through(folder: &Path, logs: &[(&str, &[u8])], spec: &LogsSpec) -> Store {
+        let store = Store::create(folder, "logs", "20260101T000000Z").unwrap();
         let path = store.file("history.jsonl");
         let header = Header::new("logs", 1, "", vec![]);
         let (journal, writer) = journal::Journal::open(&path, &header, Clock::start()).unwrap();
@@ -184,7 +188,14 @@ mod tests {
         }
         let nodes: Vec<String> = ["n1", "n2"].map(String::from).to_vec();
         record(&store, &nodes, spec).unwrap();
-        let history = judge::read_history(&path).unwrap();
+        store
+    }
+
+    /// What the checker says of the history of such a run.
+    fn judged(logs: &[(&str, &[u8])], spec: &LogsSpec) -> Verdict {
+        let folder = tempfile::tempdir().unwrap();
+        let store = looked_through(folder.path(), logs, spec);
+        let history = judge::read_history(&store.file("history.jsonl")).unwrap();
         assert!(history.operations().is_ok(), "the history is no history any more");
         bench::log_patterns().check(&history, &Budget::unlimited())
     }
@@ -197,6 +208,25 @@ mod tests {
         let expected = "the log of n2 says in line 3: thread 'tokio-rt-worker' (71) panicked at src/wal.rs:7:5: / the log has a hole";
         assert_eq!(messages, [expected]);
         assert_eq!((&verdict.stats["logs"], &verdict.stats["lines"]), (&json!(2), &json!(7)));
+    }
+
+    #[test]
+    fn a_run_with_a_panic_in_a_log_is_invalid() {
+        let folder = tempfile::tempdir().unwrap();
+        let scenario = Scenario::parse("logs", "{name: logs, nemesis: none}").unwrap();
+        let plan = TestPlan::new(&scenario, 1).unwrap();
+        let judge = |text: &str| {
+            let store = looked_through(folder.path(), &[("n2", text.as_bytes())], &scenario.logs);
+            let history = store.file("history.jsonl");
+            judge::judge(&history, &plan, Record::default(), store.folder()).unwrap()
+        };
+        let results = judge(PANIC);
+        assert_eq!(results.valid, Validity::Invalid);
+        assert_eq!(results.checkers["log-patterns"].validity, Validity::Invalid);
+        // Nothing was asked: no pass either.
+        let results = judge("ready\n");
+        assert_eq!(results.valid, Validity::Unknown);
+        assert_eq!(results.checkers["log-patterns"].validity, Validity::Valid);
     }
 
     #[test]
@@ -215,7 +245,8 @@ mod tests {
     #[test]
     fn strange_logs_are_read_to_their_end() {
         let long = [vec![b'x'; 1 << 20], b"\nSIGSEGV\n".to_vec()].concat();
-        let verdict = judged(&[("n1", &long), ("n2", b"\xff\xfe\0\r\nSegmentation fault")], &LogsSpec::default());
+        let verdict =
+            judged(&[("n1", &long), ("n2", b"\xff\xfe\0\r\nSegmentation fault")], &LogsSpec::default());
         let lines: Vec<_> = verdict.anomalies.iter().map(|anomaly| anomaly.details["line"].clone()).collect();
         assert_eq!(lines, [json!(2), json!(2)]);
         let many = "panic: no\n".repeat(5000);

@@ -13,11 +13,14 @@
 
 mod availability;
 mod bank;
+mod causal_reverse;
 mod counter;
 mod errors;
 mod latency;
 mod lock;
 mod logs;
+mod long_fork;
+mod monotonic;
 mod queue;
 mod sessions;
 mod set_full;
@@ -27,14 +30,18 @@ mod unique_ids;
 
 use serde_json::{Map, Value as Json};
 
+pub(crate) use self::sessions::holds as session_holds;
 pub use self::{
     availability::{AvailabilityOptions, availability},
     bank::{BankOptions, bank},
+    causal_reverse::causal_reverse,
     counter::counter,
     errors::unhandled_errors,
     latency::{From as LatencyFrom, LatencyObjective, LatencyObjectives, latency},
     lock::{LockOptions, lock},
     logs::{LOG_FINDING, LOG_SCAN, log_patterns},
+    long_fork::long_fork,
+    monotonic::monotonic,
     queue::total_queue,
     sessions::{Guarantee, SessionOptions, session},
     set_full::set_full,
@@ -42,11 +49,10 @@ pub use self::{
     stats::stats,
     unique_ids::unique_ids,
 };
-pub(crate) use self::sessions::holds as session_holds;
 use crate::{Anomaly, Budget, Checker, History, Operations, Validity, Verdict};
 
 /// The checkers of the bench: name and one line each.
-pub(crate) const BENCH: [(&str, &str); 16] = [
+pub(crate) const BENCH: [(&str, &str); 19] = [
     (set_full::NAME, "every element that was added is in all later reads of the set"),
     (queue::NAME, "whatever was enqueued comes out, and nothing else"),
     (unique_ids::NAME, "no id is given to two"),
@@ -58,11 +64,17 @@ pub(crate) const BENCH: [(&str, &str); 16] = [
     (lock::NAME, "nobody holds a lock that another one holds, and fencing tokens grow"),
     (availability::NAME, "how long nobody was served, and how soon after a heal everybody was again"),
     (latency::NAME, "operations are as fast as was demanded"),
+    (long_fork::NAME, "no two reads see two writes in opposite orders"),
+    (causal_reverse::NAME, "nobody sees an effect without what had returned before it was called"),
+    (monotonic::NAME, "what can only grow is never seen to shrink"),
     (Guarantee::ReadYourWrites.name(), "a session reads what it wrote"),
     (Guarantee::MonotonicReads.name(), "a session never reads older than it has read"),
     (Guarantee::MonotonicWrites.name(), "who sees a write of a session sees its earlier ones"),
     (Guarantee::WritesFollowReads.name(), "who sees a write of a session sees what that had read before"),
-    (Guarantee::Causal.name(), "all session guarantees together: what may be a cause is seen before its effect"),
+    (
+        Guarantee::Causal.name(),
+        "all session guarantees together: what may be a cause is seen before its effect",
+    ),
 ];
 
 /// The most anomalies that are told; all are counted.

@@ -46,7 +46,10 @@ pub fn checkers() -> &'static [(&'static str, &'static str)] {
             linearizability::NAME,
             "each operation seems to take effect at one instant between its call and its return",
         ),
-        (sequential::NAME, "one order fits what each process did and every read of a register, whatever the time"),
+        (
+            sequential::NAME,
+            "one order fits what each process did and every read of a register, whatever the time",
+        ),
         (transactions::LIST_APPEND, "transactions that append to lists keep their consistency model"),
         (transactions::RW_REGISTER, "transactions that overwrite registers keep their consistency model"),
     ];

@@ -82,7 +82,8 @@ impl Checker for Sequential {
                 let evidence = minimise(&acts, evidence, budget);
                 verdict.validity = Validity::Invalid;
                 verdict.anomalies.push(explain(&acts, operations, evidence, words));
-                verdict.reason = Some("there is no order that all processes and all answers agree with".into());
+                verdict.reason =
+                    Some("there is no order that all processes and all answers agree with".into());
             }
             Answer::Unknown(why) => verdict = Verdict::unknown(NAME, why),
             Answer::Valid if acts.foreign > 0 => {
@@ -105,10 +106,11 @@ impl Checker for Sequential {
 
 fn decide(acts: &Acts, max_steps: u64, budget: &Budget, steps: &mut u64) -> Answer {
     if let Some(act) = acts.from_nowhere() {
-        return Answer::Invalid(vec![act], Some("nobody ever wrote what was read".into()));
+        return Answer::Invalid(acts.witnessed(vec![act]), Some("nobody ever wrote what was read".into()));
     }
     let order = match saturate::saturate(acts, max_steps, budget, steps) {
         Ok(order) => order,
+        Err(Answer::Invalid(evidence, words)) => return Answer::Invalid(acts.witnessed(evidence), words),
         Err(answer) => return answer,
     };
     search::search(acts, &order, max_steps, budget, steps)
@@ -145,7 +147,12 @@ fn explain(acts: &Acts, operations: Operations<'_>, evidence: Vec<u32>, words: O
         .iter()
         .map(|operation| {
             let key = operation.op.key().cloned().unwrap_or_default();
-            format!("operation {} of process {}: {} on key {key}", operation.id, operation.process, timeline::label(operation))
+            format!(
+                "operation {} of process {}: {} on key {key}",
+                operation.id,
+                operation.process,
+                timeline::label(operation)
+            )
         })
         .collect();
     let because = words.unwrap_or_else(|| "every order was tried".to_owned());

@@ -63,7 +63,8 @@ pub fn unhandled_errors() -> impl Checker {
         classes.sort_by_key(|(_, class)| Reverse(class.count));
         let told = classes.iter().take(CLASSES).map(|((outcome, f, name), class)| {
             let example = |operation: &Operation| {
-                let error: String = operation.meta.error.as_deref().unwrap_or("").chars().take(LETTERS).collect();
+                let error: String =
+                    operation.meta.error.as_deref().unwrap_or("").chars().take(LETTERS).collect();
                 json!({"operation": operation.id, "process": operation.process, "error": error})
             };
             json!({

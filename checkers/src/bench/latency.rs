@@ -115,7 +115,8 @@ const SLOWEST: usize = 3;
 /// digits; one that exceeds a bound by less than that is not held against anybody.
 pub fn latency(objectives: LatencyObjectives) -> impl Checker {
     checker(NAME, move |operations, findings| {
-        let load: Vec<Operation> = operations.iter().filter(|operation| operation.meta.phase.is_none()).collect();
+        let load: Vec<Operation> =
+            operations.iter().filter(|operation| operation.meta.phase.is_none()).collect();
         let all = performance::analyse(&load);
         for series in all.by_f_path.iter().chain([&all.total]).filter(|series| series.ok > 0) {
             let name = match (&series.f, &series.path) {
@@ -128,7 +129,8 @@ pub fn latency(objectives: LatencyObjectives) -> impl Checker {
                     "p999_ns": latency.p999_ns, "max_ns": latency.max_ns,
                 })
             };
-            findings.stat(&name, json!({"response": told(&series.response), "service": told(&series.service)}));
+            findings
+                .stat(&name, json!({"response": told(&series.response), "service": told(&series.service)}));
         }
         if all.total.ok == 0 {
             findings.doubt("nothing succeeded");
@@ -147,8 +149,9 @@ pub fn latency(objectives: LatencyObjectives) -> impl Checker {
                     continue;
                 }
                 let covered = load.iter().filter(|operation| objective.covers(operation));
-                let mut slowest: Vec<(u64, usize)> =
-                    covered.filter_map(|operation| Some((objective.took(operation)?, operation.id))).collect();
+                let mut slowest: Vec<(u64, usize)> = covered
+                    .filter_map(|operation| Some((objective.took(operation)?, operation.id)))
+                    .collect();
                 slowest.sort_unstable_by(|a, b| b.cmp(a));
                 slowest.truncate(SLOWEST);
                 findings.guilty(

@@ -72,7 +72,9 @@ pub fn lock(options: LockOptions) -> impl Checker {
         let mut owners: FxHashMap<Result<Value, u64>, u32> = FxHashMap::default();
         for operation in operations.iter() {
             let owner = match &operation.op {
-                Op::Acquire { owner, .. } | Op::Release { owner, .. } if *owner != Value::Nil => Ok(owner.clone()),
+                Op::Acquire { owner, .. } | Op::Release { owner, .. } if *owner != Value::Nil => {
+                    Ok(owner.clone())
+                }
                 Op::Acquire { .. } | Op::Release { .. } => Err(operation.process),
                 Op::Custom { f, .. } if &**f == "use" => Err(operation.process),
                 _ => continue,
@@ -101,11 +103,24 @@ pub fn lock(options: LockOptions) -> impl Checker {
                     "key {key}: operation {} was given token {}, though operation {} had been given {} before it was called",
                     now.id, now.token, newest.id, newest.token
                 );
-                findings.guilty("token-went-back", vec![newest.id, now.id], message, fenced(&key, now, newest));
+                findings.guilty(
+                    "token-went-back",
+                    vec![newest.id, now.id],
+                    message,
+                    fenced(&key, now, newest),
+                );
             }
             for (now, other) in given_twice(&mut lock.given, again) {
-                let message = format!("key {key}: operations {} and {} were given the same token {}", other.id, now.id, now.token);
-                findings.guilty("token-given-twice", vec![other.id, now.id], message, fenced(&key, now, other));
+                let message = format!(
+                    "key {key}: operations {} and {} were given the same token {}",
+                    other.id, now.id, now.token
+                );
+                findings.guilty(
+                    "token-given-twice",
+                    vec![other.id, now.id],
+                    message,
+                    fenced(&key, now, other),
+                );
             }
             for (now, newest) in went_back(&lock.used, |a, b| a > b, |_, _| false) {
                 let message = format!(
@@ -190,7 +205,9 @@ fn overlaps(key: &Key, mut holds: Vec<Hold>, options: &LockOptions, findings: &m
         let own = longest.iter().flatten().find(|other| other.owner == hold.owner && held(other));
         let (name, other) = match (others, own) {
             (Some(other), _) => ("held-by-two", Some(other)),
-            (None, Some(own)) if !options.reentrant && options.lease.is_none() => ("acquired-twice", Some(own)),
+            (None, Some(own)) if !options.reentrant && options.lease.is_none() => {
+                ("acquired-twice", Some(own))
+            }
             _ => ("", None),
         };
         if let Some(other) = other {
@@ -202,7 +219,12 @@ fn overlaps(key: &Key, mut holds: Vec<Hold>, options: &LockOptions, findings: &m
                 hold.id,
                 Span(hold.from)
             );
-            findings.guilty(name, vec![other.id, hold.id], message, json!({"key": key, "from_ns": hold.from}));
+            findings.guilty(
+                name,
+                vec![other.id, hold.id],
+                message,
+                json!({"key": key, "from_ns": hold.from}),
+            );
         }
         let [first, second] = &mut longest;
         match (first.as_mut(), second.as_mut()) {
@@ -314,7 +336,12 @@ mod tests {
         assert_eq!(judge(plain, &[acquire(0, 0, 5, done()), acquire(1, 6, 9, None)]).0, Unknown);
         let refused = [acquire(0, 0, 5, done()), acquire(1, 6, 9, Some(Ret::Value(false.into())))];
         assert_eq!(judge(plain, &refused).0, Unknown);
-        let again = [acquire(0, 0, 5, done()), acquire(0, 6, 9, done()), release(0, 10, 11, done()), acquire(1, 12, 13, done())];
+        let again = [
+            acquire(0, 0, 5, done()),
+            acquire(0, 6, 9, done()),
+            release(0, 10, 11, done()),
+            acquire(1, 12, 13, done()),
+        ];
         assert_eq!(judge(plain, &again), (Invalid, vec!["acquired-twice".to_owned()]));
         assert_eq!(judge(LockOptions { reentrant: true, ..plain }, &again).0, Valid);
         // The lease of the first ends at 8 at the earliest.

@@ -95,16 +95,23 @@ mod tests {
     #[test]
     fn a_finding_is_guilt_and_no_look_is_doubt() {
         let scan = |lines: u64| (LOG_SCAN, json!({"node": "n1", "lines": lines}));
-        let finding = (LOG_FINDING, json!({"node": "n2", "line": 7, "text": "thread 'main' panicked at x.rs"}));
+        let finding =
+            (LOG_FINDING, json!({"node": "n2", "line": 7, "text": "thread 'main' panicked at x.rs"}));
         assert_eq!(judge(&[]).0, Unknown);
         assert_eq!(judge(&[scan(0)]).0, Unknown);
         assert_eq!(judge(&[scan(12)]), (Valid, vec![]));
         assert_eq!(judge(&[scan(12), finding.clone()]), (Invalid, vec!["log-finding".to_owned()]));
-        assert_eq!(judge(&[scan(12), (LOG_SCAN, json!({"node": "n2", "lines": 3, "error": "gone"}))]).0, Unknown);
+        assert_eq!(
+            judge(&[scan(12), (LOG_SCAN, json!({"node": "n2", "lines": 3, "error": "gone"}))]).0,
+            Unknown
+        );
         // What others observe is no matter of logs, and nothing strange may panic.
         assert_eq!(judge(&[scan(1), ("leader", json!("n1")), (LOG_SCAN, json!([1]))]).0, Valid);
         let verdict = log_patterns().check(&observed(&[finding]), &crate::Budget::unlimited());
-        assert_eq!(verdict.anomalies[0].message, "the log of n2 says in line 7: thread 'main' panicked at x.rs");
+        assert_eq!(
+            verdict.anomalies[0].message,
+            "the log of n2 says in line 7: thread 'main' panicked at x.rs"
+        );
     }
 
     /// By counting the rows.

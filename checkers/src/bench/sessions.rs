@@ -21,10 +21,10 @@
 
 mod accesses;
 mod causal;
-mod order;
-mod single;
 #[cfg(test)]
 mod oracle;
+mod order;
+mod single;
 
 use serde_json::{Value as Json, json};
 
@@ -364,7 +364,10 @@ impl<'a> Judge<'a> {
             let because = match why {
                 Why::Saw(read) => {
                     operations.push(*read as usize);
-                    format!("the first had to be visible to {}, which shows the second", self.says(*read as usize))
+                    format!(
+                        "the first had to be visible to {}, which shows the second",
+                        self.says(*read as usize)
+                    )
                 }
                 Why::Followed(read) => {
                     operations.push(*read as usize);

@@ -7,6 +7,8 @@
 //! cas x 5->6 no         does not find 5; or finds what it told
 //! ```
 
+use std::collections::BTreeSet;
+
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::SequentialOptions;
@@ -27,7 +29,9 @@ pub(super) struct Act {
     pub(super) finds: u32,
     pub(super) avoids: u32,
     pub(super) leaves: u32,
-    /// It is known to have happened.
+    /// It succeeded.
+    pub(super) happened: bool,
+    /// It succeeded, or somebody saw what it left.
     pub(super) required: bool,
 }
 
@@ -69,15 +73,19 @@ impl Acts {
             };
             let [mut finds, mut avoids, mut leaves] = [NONE; 3];
             match (&operation.op, &operation.outcome) {
-                (Op::Read { mode, .. }, _) if !options.stale_reads && !mode.claims_linearizability() => continue,
+                (Op::Read { mode, .. }, _) if !options.stale_reads && !mode.claims_linearizability() => {
+                    continue;
+                }
                 (Op::Read { .. }, OpOutcome::Ok(Ret::Value(read))) => finds = value(read),
                 (Op::Read { .. }, _) => continue,
                 (Op::Write { value: written, .. }, _) => leaves = value(written),
                 (Op::Delete { .. }, _) => leaves = value(&Value::Nil),
-                (Op::Cas { expected, .. }, OpOutcome::Ok(Ret::Swapped { swapped: false, found })) => match found {
-                    Some(found) => finds = value(found),
-                    None => avoids = value(expected),
-                },
+                (Op::Cas { expected, .. }, OpOutcome::Ok(Ret::Swapped { swapped: false, found })) => {
+                    match found {
+                        Some(found) => finds = value(found),
+                        None => avoids = value(expected),
+                    }
+                }
                 (Op::Cas { expected, new, .. }, _) => (finds, leaves) = (value(expected), value(new)),
                 _ => {
                     acts.foreign += 1;
@@ -88,7 +96,20 @@ impl Acts {
             let next = processes.len() as u32;
             let process = *processes.entry(operation.process).or_insert(next);
             let operation = operation.id as u32;
-            acts.all.push(Act { operation, process, place: 0, key, finds, avoids, leaves, required: happened });
+            // What leaves what it finds is a read.
+            let leaves = if leaves == finds { NONE } else { leaves };
+            let required = happened;
+            acts.all.push(Act {
+                operation,
+                process,
+                place: 0,
+                key,
+                finds,
+                avoids,
+                leaves,
+                happened,
+                required,
+            });
         }
         acts.all.retain(|act| !strange.contains(&act.key));
         acts.keys = keys.len() as u32;
@@ -101,7 +122,8 @@ impl Acts {
         let wanted: FxHashSet<(u32, u32)> =
             self.all.iter().filter(|act| act.finds != NONE).map(|act| (act.key, act.finds)).collect();
         // What avoids a value may need another one, whichever.
-        let avoided: FxHashSet<u32> = self.all.iter().filter(|act| act.avoids != NONE).map(|act| act.key).collect();
+        let avoided: FxHashSet<u32> =
+            self.all.iter().filter(|act| act.avoids != NONE).map(|act| act.key).collect();
         self.all.retain(|act| {
             act.required || avoided.contains(&act.key) || wanted.contains(&(act.key, act.leaves))
         });
@@ -125,7 +147,8 @@ impl Acts {
             }
         }
         // What was seen by somebody did happen, and what that had found, too.
-        let mut seen: Vec<u32> = (0..self.all.len() as u32).filter(|at| self.all[*at as usize].required).collect();
+        let mut seen: Vec<u32> =
+            (0..self.all.len() as u32).filter(|at| self.all[*at as usize].required).collect();
         while let Some(at) = seen.pop() {
             if let Some(source) = self.source(&self.all[at as usize]).filter(|source| *source != NONE)
                 && !std::mem::replace(&mut self.all[source as usize].required, true)
@@ -137,10 +160,6 @@ impl Acts {
 
     pub(super) fn processes(&self) -> usize {
         self.first.len() - 1
-    }
-
-    pub(super) fn of(&self, process: usize) -> &[Act] {
-        &self.all[self.first[process] as usize..self.first[process + 1] as usize]
     }
 
     pub(super) fn reads(&self) -> usize {
@@ -162,27 +181,54 @@ impl Acts {
 
     /// An act that happened and found what nobody left.
     pub(super) fn from_nowhere(&self) -> Option<u32> {
-        let strange = |act: &Act| {
-            let itself = self.all[self.writers.get(&(act.key, act.finds)).copied().filter(|w| *w != NONE)? as usize];
-            (itself.operation == act.operation).then_some(())
+        let nowhere = |act: &Act| {
+            act.required
+                && act.finds != NONE
+                && act.finds != INITIAL
+                && !self.writers.contains_key(&(act.key, act.finds))
         };
-        let nowhere = |act: &&Act| {
-            let unknown = !self.writers.contains_key(&(act.key, act.finds)) || strange(act).is_some();
-            act.required && act.finds != NONE && act.finds != INITIAL && unknown
-        };
-        self.all.iter().position(|act| nowhere(&act)).map(|at| at as u32)
+        self.all.iter().position(nowhere).map(|at| at as u32)
+    }
+
+    /// The same with, for each of unknown outcome, somebody who saw that it happened.
+    pub(super) fn witnessed(&self, evidence: Vec<u32>) -> Vec<u32> {
+        let mut all: BTreeSet<u32> = evidence.iter().copied().collect();
+        let mut open = evidence;
+        while let Some(at) = open.pop() {
+            let act = &self.all[at as usize];
+            if act.happened || act.leaves == NONE {
+                continue;
+            }
+            let saw = |other: &Act| other.required && (other.key, other.finds) == (act.key, act.leaves);
+            // One that succeeded, if there is one: the others would have to be seen in their turn.
+            let readers = (0..self.all.len() as u32).filter(|other| saw(&self.all[*other as usize]));
+            if let Some(reader) = readers.max_by_key(|other| self.all[*other as usize].happened)
+                && all.insert(reader)
+            {
+                open.push(reader);
+            }
+        }
+        all.into_iter().collect()
     }
 
     /// These alone; `None` if one of them found what only others have left.
     pub(super) fn only(&self, those: &[u32]) -> Option<Acts> {
-        let all: Vec<Act> = those.iter().map(|at| self.all[*at as usize]).collect();
+        let all: Vec<Act> = those
+            .iter()
+            .map(|at| self.all[*at as usize])
+            .map(|act| Act { required: act.happened, ..act })
+            .collect();
         let mut part = Acts { all, keys: self.keys, ..Acts::default() };
         part.arrange();
         // Of several that left a value, all must stay: otherwise guilt is made up.
-        let left = |acts: &Acts, key, value| acts.all.iter().filter(|act| (act.key, act.leaves) == (key, value)).count();
-        let whole = part.all.iter().filter(|act| act.finds != NONE).all(|act| {
-            left(&part, act.key, act.finds) == left(self, act.key, act.finds)
-        });
+        let left = |acts: &Acts, key, value| {
+            acts.all.iter().filter(|act| (act.key, act.leaves) == (key, value)).count()
+        };
+        let whole = part
+            .all
+            .iter()
+            .filter(|act| act.finds != NONE)
+            .all(|act| left(&part, act.key, act.finds) == left(self, act.key, act.finds));
         let free = part.all.iter().all(|act| act.avoids == NONE);
         (whole && free).then_some(part)
     }

@@ -123,12 +123,20 @@ fn compare(seeds: std::ops::Range<u64>, distinct: bool) {
         both[usize::from(expected)] += 1;
         // The evidence alone is a proof.
         for anomaly in &verdict.anomalies {
-            let kept: Vec<Operation> =
-                operations.iter().filter(|operation| anomaly.operations.contains(&operation.id)).cloned().collect();
+            let kept: Vec<Operation> = operations
+                .iter()
+                .filter(|operation| anomaly.operations.contains(&operation.id))
+                .cloned()
+                .collect();
             let mut lanes: BTreeMap<u64, Vec<Operation>> = BTreeMap::new();
-            kept.into_iter().for_each(|operation| lanes.entry(operation.process).or_default().push(operation));
+            kept.into_iter()
+                .for_each(|operation| lanes.entry(operation.process).or_default().push(operation));
             let lanes: Vec<_> = lanes.into_values().collect();
-            assert!(!place(&lanes, &mut vec![0; lanes.len()], &BTreeMap::new()), "seed {seed}: {anomaly:?}\n{}", picture());
+            assert!(
+                !place(&lanes, &mut vec![0; lanes.len()], &BTreeMap::new()),
+                "seed {seed}: {anomaly:?}\n{}",
+                picture()
+            );
         }
     }
     assert!(both[0] > 300 && both[1] > 300, "{both:?}");
@@ -158,16 +166,17 @@ fn read(process: u64, turn: u64, key: i64, value: Option<i64>) -> Row {
 #[test]
 fn each_key_by_itself_is_not_enough() {
     let rows = [write(0, 0, 1, 1), write(1, 0, 2, 1), read(0, 1, 2, None), read(1, 1, 1, None)];
-    let judge = |rows: &[Row]| sequential(SequentialOptions::default()).check(&history(rows), &Budget::unlimited());
+    let judge =
+        |rows: &[Row]| sequential(SequentialOptions::default()).check(&history(rows), &Budget::unlimited());
     let verdict = judge(&rows);
     assert_eq!((verdict.validity, verdict.anomalies[0].operations.len()), (Invalid, 4));
     let holds = still_holds(&history(&rows), Value::Nil, &Budget::unlimited());
     assert_eq!(holds.sequential, Invalid);
-    insta::assert_snapshot!(holds.words, @"");
+    insta::assert_snapshot!(holds.words, @"it is not even sequentially consistent");
     // Stale, and so not linearizable; but sequentially consistent.
     let stale = [write(0, 0, 1, 1), read(1, 1, 1, None), read(1, 2, 1, Some(1))];
     assert_eq!(judge(&stale).validity, Valid);
-    insta::assert_snapshot!(still_holds(&history(&stale), Value::Nil, &Budget::unlimited()).words, @"");
+    insta::assert_snapshot!(still_holds(&history(&stale), Value::Nil, &Budget::unlimited()).words, @"it is still sequentially consistent; still kept: causal");
     assert_eq!(judge(&[write(0, 0, 1, 1)]).validity, Unknown);
 }
 
@@ -180,7 +189,12 @@ fn long_histories_are_decided_or_given_up() {
             let value = (turn * 3 + process) as i64;
             rows.push(match turn % 2 {
                 0 => write(process, turn, process as i64, value),
-                _ => read(process, turn, (process as i64 + 1) % 3, Some(((turn - 1) * 3 + (process + 1) % 3) as i64)),
+                _ => read(
+                    process,
+                    turn,
+                    (process as i64 + 1) % 3,
+                    Some(((turn - 1) * 3 + (process + 1) % 3) as i64),
+                ),
             });
         }
     }

@@ -44,11 +44,18 @@ struct Saturation<'a> {
     clocks: Vec<u32>,
 }
 
-pub(super) fn saturate(acts: &Acts, max_steps: u64, budget: &Budget, steps: &mut u64) -> Result<Order, Answer> {
+pub(super) fn saturate(
+    acts: &Acts,
+    max_steps: u64,
+    budget: &Budget,
+    steps: &mut u64,
+) -> Result<Order, Answer> {
     let (n, width) = (acts.all.len(), acts.processes());
     let cells = n.saturating_mul(width);
     if cells as u64 > budget.bytes() / 4 || cells as u64 > max_steps.saturating_mul(4) {
-        return Err(Answer::Unknown(format!("{n} operations of {width} processes are more than the budget allows")));
+        return Err(Answer::Unknown(format!(
+            "{n} operations of {width} processes are more than the budget allows"
+        )));
     }
     let mut saturation = Saturation {
         acts,
@@ -78,7 +85,10 @@ pub(super) fn saturate(acts: &Acts, max_steps: u64, budget: &Budget, steps: &mut
     for round in 1.. {
         if let Err(left) = saturation.settle() {
             let circle = saturation.circle(&left);
-            return Err(Answer::Invalid(saturation.proof(circle), Some("what must come before what goes in a circle".into())));
+            return Err(Answer::Invalid(
+                saturation.proof(circle),
+                Some("what must come before what goes in a circle".into()),
+            ));
         }
         *steps += cells as u64 + n as u64;
         if budget.is_cancelled() {
@@ -113,9 +123,8 @@ impl Saturation<'_> {
     /// Sets the clocks; the acts that could not be reached if there is a circle.
     fn settle(&mut self) -> Result<(), Vec<bool>> {
         let n = self.acts.all.len();
-        let mut missing: Vec<u32> = (0..n)
-            .map(|at| self.before[at].len() as u32 + u32::from(self.acts.all[at].place > 0))
-            .collect();
+        let mut missing: Vec<u32> =
+            (0..n).map(|at| self.before[at].len() as u32 + u32::from(self.acts.all[at].place > 0)).collect();
         let mut ready: Vec<u32> = (0..n as u32).filter(|at| missing[*at as usize] == 0).collect();
         self.clocks.fill(0);
         let mut done = vec![false; n];
@@ -254,7 +263,8 @@ impl Saturation<'_> {
             }
             let Some(source) = self.acts.source(&self.acts.all[edge.witness as usize]) else { continue };
             needed.insert(edge.witness);
-            let (from, until) = if edge.from == edge.witness { (source, to) } else { (edge.from, edge.witness) };
+            let (from, until) =
+                if edge.from == edge.witness { (source, to) } else { (edge.from, edge.witness) };
             needed.extend([source, from, until].into_iter().filter(|act| *act != NONE));
             if from != NONE {
                 self.way(from, until, edge.round, &mut needed, &mut edges);

@@ -127,7 +127,8 @@ impl Judge<'_> {
         match &step.saw {
             None => {}
             Some(Seen::Nothing) => {
-                let write = of_key.iter().find_map(|group| behind(group).checked_sub(1).map(|at| group.1[at]));
+                let write =
+                    of_key.iter().find_map(|group| behind(group).checked_sub(1).map(|at| group.1[at]));
                 if let Some(write) = write {
                     self.chances += 1;
                     self.caused(session, step, write);
@@ -212,8 +213,10 @@ impl Judge<'_> {
             }
             let Some(from) = trail.iter().position(|(session, ..)| *session == at) else { continue };
             let circle = &trail[from..];
-            let operations: Vec<usize> =
-                circle.iter().flat_map(|(_, step, write)| [step.operation as usize, self.written(*write)]).collect();
+            let operations: Vec<usize> = circle
+                .iter()
+                .flat_map(|(_, step, write)| [step.operation as usize, self.written(*write)])
+                .collect();
             let told: Vec<String> =
                 circle.iter().map(|(_, step, _)| self.says(step.operation as usize)).collect();
             let message = format!("what was seen would have been its own cause: {}", told.join("; "));

@@ -71,7 +71,10 @@ fn fits(acts: &[Act], wanted: &[Guarantee], linearizable_writes: bool, sets: boo
             .iter()
             .map(|read| {
                 let subsets = (0..1usize << writes.len()).map(|bits| {
-                    (0..writes.len()).filter(|at| bits >> at & 1 == 1).map(|at| writes[at]).collect::<Vec<_>>()
+                    (0..writes.len())
+                        .filter(|at| bits >> at & 1 == 1)
+                        .map(|at| writes[at])
+                        .collect::<Vec<_>>()
                 });
                 subsets.filter(|seen| shows(acts, *read, seen, &place, sets)).collect()
             })
@@ -134,19 +137,20 @@ fn keeps(
         Guarantee::ReadYourWrites => {
             all.clone().all(|r| writes.iter().all(|w| !so(*w, reads[r]) || visible(*w, r)))
         }
-        Guarantee::MonotonicReads => all.clone().all(|a| {
-            all.clone().all(|b| !so(reads[a], reads[b]) || seen[a].iter().all(|w| visible(*w, b)))
-        }),
+        Guarantee::MonotonicReads => all
+            .clone()
+            .all(|a| all.clone().all(|b| !so(reads[a], reads[b]) || seen[a].iter().all(|w| visible(*w, b)))),
         Guarantee::MonotonicWrites => writes.iter().all(|a| {
-            writes.iter().filter(|b| so(*a, **b)).all(|b| {
-                place(*a) < place(*b) && all.clone().all(|r| !visible(*b, r) || visible(*a, r))
-            })
+            writes
+                .iter()
+                .filter(|b| so(*a, **b))
+                .all(|b| place(*a) < place(*b) && all.clone().all(|r| !visible(*b, r) || visible(*a, r)))
         }),
         Guarantee::WritesFollowReads => all.clone().all(|o| {
             writes.iter().filter(|b| so(reads[o], **b)).all(|b| {
-                seen[o].iter().all(|a| {
-                    place(*a) < place(*b) && all.clone().all(|r| !visible(*b, r) || visible(*a, r))
-                })
+                seen[o]
+                    .iter()
+                    .all(|a| place(*a) < place(*b) && all.clone().all(|r| !visible(*b, r) || visible(*a, r)))
             })
         }),
         Guarantee::Causal => FOUR.iter().all(|g| keeps(acts, *g, writes, reads, seen, place)),

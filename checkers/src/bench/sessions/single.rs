@@ -60,7 +60,8 @@ impl Judge<'_> {
                     Some(Seen::Set(all)) => {
                         let Some(own) = adds.get(&step.key) else { continue };
                         self.chances += 1;
-                        let from = all.partition_point(|w| (accesses.writes[*w as usize].session as usize) < session);
+                        let from = all
+                            .partition_point(|w| (accesses.writes[*w as usize].session as usize) < session);
                         let there = &all[from..];
                         if let Some(lost) = own.iter().zip(0..).find(|(w, at)| there.get(*at) != Some(*w)) {
                             self.missing(step.key, *lost.0, None, step.operation);
