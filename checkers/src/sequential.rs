@@ -105,7 +105,7 @@ impl Checker for Sequential {
 }
 
 fn decide(acts: &Acts, max_steps: u64, budget: &Budget, steps: &mut u64) -> Answer {
-    if let Some(act) = acts.from_nowhere() {
+    if let Some(act) = acts.unexplained() {
         return Answer::Invalid(acts.witnessed(vec![act]), Some("nobody ever wrote what was read".into()));
     }
     let order = match saturate::saturate(acts, max_steps, budget, steps) {

@@ -125,13 +125,13 @@ pub fn long_fork() -> impl Checker {
 fn writes(op: &Op) -> Vec<(&Key, &Value)> {
     match op {
         Op::Write { key, value } => vec![(key, value)],
-        Op::Txn { mops } => {
-            let write = |mop| match mop {
-                &Mop::Write { ref key, ref value } => Some((key, value)),
+        Op::Txn { mops } => mops
+            .iter()
+            .filter_map(|mop| match mop {
+                Mop::Write { key, value } => Some((key, value)),
                 _ => None,
-            };
-            mops.iter().filter_map(write).collect()
-        }
+            })
+            .collect(),
         _ => vec![],
     }
 }

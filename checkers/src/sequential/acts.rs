@@ -180,7 +180,7 @@ impl Acts {
     }
 
     /// An act that happened and found what nobody left.
-    pub(super) fn from_nowhere(&self) -> Option<u32> {
+    pub(super) fn unexplained(&self) -> Option<u32> {
         let nowhere = |act: &Act| {
             act.required
                 && act.finds != NONE

@@ -31,7 +31,8 @@ const OPERATIONS: usize = 300_000;
 /// Judges the weaker guarantees, with few steps.
 pub fn still_holds(history: &History, initial: Value, budget: &Budget) -> StillHolds {
     if history.paired().is_ok_and(|operations| operations.len() > OPERATIONS) {
-        let words = format!("what weaker guarantees it keeps is not looked at beyond {OPERATIONS} operations");
+        let words =
+            format!("what weaker guarantees it keeps is not looked at beyond {OPERATIONS} operations");
         return StillHolds { sequential: Validity::Unknown, sessions: Vec::new(), words };
     }
     let options = SequentialOptions { initial, stale_reads: false, max_steps: STEPS };

@@ -141,7 +141,7 @@ impl Judge<'_> {
                     let (write, of) = (group.1[at], group.0 as usize);
                     // What the shown write itself has behind it comes before it already.
                     let place = accesses.writes[write as usize].place;
-                    if !shown_past.as_ref().is_some_and(|past| past[of] > place) {
+                    if shown_past.as_ref().is_none_or(|past| past[of] <= place) {
                         self.order.before(write, *shown, Why::Saw(step.operation));
                     }
                 }

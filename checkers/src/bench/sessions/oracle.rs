@@ -79,7 +79,7 @@ fn fits(acts: &[Act], wanted: &[Guarantee], linearizable_writes: bool, sets: boo
                 subsets.filter(|seen| shows(acts, *read, seen, &place, sets)).collect()
             })
             .collect();
-        choose(acts, &reads, &choices, &mut Vec::new(), &|seen| {
+        choose(reads.len(), &choices, &mut Vec::new(), &|seen| {
             wanted.iter().all(|g| keeps(acts, *g, &writes, &reads, seen, &place))
         })
     })
@@ -105,18 +105,17 @@ fn shows(acts: &[Act], read: usize, seen: &[usize], place: &impl Fn(usize) -> us
 }
 
 fn choose(
-    acts: &[Act],
-    reads: &[usize],
+    reads: usize,
     choices: &[Vec<Vec<usize>>],
     seen: &mut Vec<Vec<usize>>,
     good: &impl Fn(&[Vec<usize>]) -> bool,
 ) -> bool {
-    if seen.len() == reads.len() {
+    if seen.len() == reads {
         return good(seen);
     }
     choices[seen.len()].iter().any(|choice| {
         seen.push(choice.clone());
-        let found = choose(acts, reads, choices, seen, good);
+        let found = choose(reads, choices, seen, good);
         seen.pop();
         found
     })
