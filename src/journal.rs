@@ -7,11 +7,11 @@
 //! least every 50 ms: a run that dies leaves a history that can be judged.
 
 use crate::clock::Clock;
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use checkers::{Event, Header, Kind, Meta, Op, Process, Ret, jsonl};
 use std::{
     fs::File,
-    io::{BufWriter, Write},
+    io::{BufWriter, Read, Seek, SeekFrom, Write},
     path::Path,
     sync::{
         Arc, Condvar, Mutex, MutexGuard,
@@ -143,6 +143,45 @@ impl Journal {
     }
 }
 
+/// Adds to the end of a history that is closed what was observed when the run was over, at the time of its last event.
+///
+/// # Errors
+/// If the file cannot be read or written, or its end is torn: then nothing is added.
+pub fn append_observed(path: &Path, observed: Vec<Op>) -> Result<()> {
+    let place = || format!("cannot add to {}", path.display());
+    let mut file = File::options().read(true).write(true).open(path).with_context(place)?;
+    let (next_index, time) = last_event(&mut file).with_context(place)?;
+    let mut out = BufWriter::new(file);
+    for (op, index) in observed.into_iter().zip(next_index..) {
+        let (process, kind) = (Process::Observer, Kind::Info);
+        let event = Event { index, time, process, kind, op, ret: None, meta: Meta::default() };
+        jsonl::write_event(&mut out, &event).with_context(place)?;
+    }
+    out.flush().with_context(place)
+}
+
+/// The index behind the last event, and its time. Leaves the file at its end.
+fn last_event(file: &mut File) -> Result<(u64, u64)> {
+    let length = file.seek(SeekFrom::End(0))?;
+    let mut tail = Vec::new();
+    // Until a whole line is in it.
+    for reach in [1 << 16, 1 << 22, u64::MAX] {
+        let start = length.saturating_sub(reach);
+        file.seek(SeekFrom::Start(start))?;
+        tail.clear();
+        file.read_to_end(&mut tail)?;
+        if start == 0 || tail.iter().rev().skip(1).any(|byte| *byte == b'\n') {
+            break;
+        }
+    }
+    let Some(whole) = tail.strip_suffix(b"\n") else { bail!("its end is torn") };
+    let line = whole.rsplit(|byte| *byte == b'\n').next().unwrap_or_default();
+    let last: serde_json::Value = serde_json::from_slice(line)?;
+    // The header has no index.
+    let next = last["index"].as_u64().map_or(0, |index| index + 1);
+    Ok((next, last["time"].as_u64().unwrap_or(0)))
+}
+
 impl Writer {
     /// Writes what is pending and closes the file. Events recorded later are lost.
     pub fn close(mut self) -> Result<()> {
@@ -154,7 +193,7 @@ impl Writer {
         self.journal.shared.closing.notify_all();
         match self.thread.take().map(JoinHandle::join) {
             Some(Ok(result)) => result,
-            Some(Err(_)) => anyhow::bail!("the journal's writer panicked"),
+            Some(Err(_)) => bail!("the journal's writer panicked"),
             None => Ok(()),
         }
     }

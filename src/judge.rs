@@ -10,10 +10,11 @@ use crate::{
 };
 use anyhow::{Context, Result};
 use checkers::{
-    Budget, Checker, History, ModelName, OpOutcome, Operation, Validity, Verdict,
+    Budget, Checker, History, ModelName, OpOutcome, Operation, Validity, Value, Verdict, bench,
     formats::{self, Format, Options},
     jsonl, linearizable,
     performance::{self, Performance},
+    still_holds,
 };
 use serde::Serialize;
 use std::{
@@ -120,27 +121,46 @@ pub fn note_cut(path: &Path, history: &History) {
 
 /// Lets a checker work for a bounded time and with bounded memory. Both bounds end in `Unknown`.
 pub fn bounded(checker: &dyn Checker, history: &History, bounds: &Bounds) -> Verdict {
-    let cancel = Arc::new(AtomicBool::new(false));
-    let budget = Budget::new(cancel.clone(), bounds.check_memory_mb << 20);
-    let (done, finished) = mpsc::channel::<()>();
     let limit = bounds.check.0;
+    with_alarm(limit, bounds.check_memory_mb << 20, |budget| {
+        let mut verdict = checker.check(history, budget);
+        if verdict.validity == Validity::Unknown && budget.is_cancelled() {
+            let why = verdict.reason.take().unwrap_or_default();
+            verdict.reason = Some(format!("not decided within {}: {why}", seconds(limit)));
+        }
+        verdict
+    })
+}
+
+/// Works with a budget that is cancelled when the time is up.
+fn with_alarm<T>(limit: Duration, bytes: u64, work: impl FnOnce(&Budget) -> T) -> T {
+    let cancel = Arc::new(AtomicBool::new(false));
+    let budget = Budget::new(cancel.clone(), bytes);
+    let (done, finished) = mpsc::channel::<()>();
     let alarm = std::thread::spawn(move || {
         if finished.recv_timeout(limit) == Err(mpsc::RecvTimeoutError::Timeout) {
             cancel.store(true, Relaxed);
         }
     });
-    let mut verdict = checker.check(history, &budget);
+    let result = work(&budget);
     drop(done);
     let _ = alarm.join();
-    if verdict.validity == Validity::Unknown && budget.is_cancelled() {
-        let why = verdict.reason.take().unwrap_or_default();
-        verdict.reason = Some(format!("not decided within {}: {why}", seconds(limit)));
-    }
-    verdict
+    result
 }
 
 fn seconds(d: Duration) -> String {
     nemesis::Span(d).to_string()
+}
+
+/// Says beside the verdict on linearizability, which is `Invalid`, what still holds.
+pub fn note_what_still_holds(verdict: &mut Verdict, history: &History, initial: Value) {
+    // A remark must not take longer than what it is a remark on.
+    const MEMORY: u64 = 512 << 20;
+    const LIMIT: Duration = Duration::from_secs(10);
+    let holds = with_alarm(LIMIT, MEMORY, |budget| still_holds(history, initial, budget));
+    if let Ok(json) = serde_json::to_value(holds) {
+        verdict.stats.insert("still_holds".into(), json);
+    }
 }
 
 /// Judges a run from what is in its folder.
@@ -151,8 +171,15 @@ pub fn judge(history: &Path, plan: &TestPlan, record: Record, folder: &Path) -> 
     let info = workload.info();
     let model: ModelName = info.model.parse().map_err(anyhow::Error::msg)?;
     let mut checkers = BTreeMap::new();
-    let verdict = bounded(&linearizable(model), &history, &plan.scenario.bounds);
+    let mut verdict = bounded(&linearizable(model), &history, &plan.scenario.bounds);
+    if verdict.validity == Validity::Invalid {
+        note_what_still_holds(&mut verdict, &history, Value::Nil);
+    }
     checkers.insert(verdict.checker.clone(), verdict);
+    if logs_were_looked_through(&history) {
+        let verdict = bounded(&bench::log_patterns(), &history, &plan.scenario.bounds);
+        checkers.insert(verdict.checker.clone(), verdict);
+    }
     let kinds = workload.ops();
     let planned: Vec<String> = plan.faults.kinds().iter().map(|k| k.name().to_owned()).collect();
     let guarded = guards(&Evidence {
@@ -178,6 +205,13 @@ pub fn judge(history: &Path, plan: &TestPlan, record: Record, folder: &Path) -> 
         record,
         performance: performance::analyse(&load),
     })
+}
+
+/// Whether there were logs to look through. A cluster that nobody here started keeps its own.
+fn logs_were_looked_through(history: &History) -> bool {
+    // They are looked through when all else is over.
+    let last = history.events.len().checked_sub(1).map(|at| history.events.get(at));
+    last.is_some_and(|event| event.op.f() == bench::LOG_SCAN)
 }
 
 fn tallies(operations: &[Operation]) -> (Tallies, BTreeMap<String, Tallies>) {

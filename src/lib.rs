@@ -23,6 +23,7 @@ pub mod exit;
 pub mod guards;
 pub mod journal;
 pub mod judge;
+pub mod logs;
 pub mod machine;
 pub mod owner;
 pub mod plan;

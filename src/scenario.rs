@@ -11,6 +11,7 @@
 
 pub mod diagnostic;
 
+use crate::logs::LogsSpec;
 use checkers::ReadMode;
 use diagnostic::Diagnostic;
 use nemesis::{Plan, Range, Span};
@@ -53,6 +54,9 @@ pub struct Scenario {
     pub nemesis: NemesisSpec,
     /// Ends the run at the first violation instead of at the time limit.
     pub fail_fast: bool,
+    /// What must not be in the nodes' logs.
+    #[serde(skip_serializing_if = "LogsSpec::is_default")]
+    pub logs: LogsSpec,
     /// Fixes the plan. Drawn at random, and printed, if it is left out.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub seed: Option<u64>,
@@ -413,7 +417,7 @@ impl Scenario {
                 return Some(format!("`{name}` is zero; nothing would happen"));
             }
         }
-        if let Some(mistake) = self.cluster.mistake() {
+        if let Some(mistake) = self.cluster.mistake().or_else(|| self.logs.mistake()) {
             return Some(mistake);
         }
         if let Err(mistake) = self.plan() {

@@ -9,6 +9,7 @@ use crate::{
     cluster::{Defendant, Surroundings, docker, external::External, netns, process, ssh},
     doctor,
     judge::{self, Results},
+    logs,
     owner::fresh_run,
     plan::TestPlan,
     progress::Progress,
@@ -199,11 +200,18 @@ async fn carry_out(
         interrupt: options.interrupt.clone(),
         fail_fast: options.fail_fast,
     };
-    let record = run::run(&trial, &progress).await?;
+    let is_ours = !trial.adapter.ports().is_empty();
+    let mut record = run::run(&trial, &progress).await?;
     progress.phase("judging");
     let Trial { plan, store, .. } = trial;
     // The checkers keep a core busy for as long as they like: not on a thread that serves tasks.
     let (results, plan, store) = tokio::task::spawn_blocking(move || {
+        if is_ours {
+            let nodes: Vec<String> = plan.nodes.iter().map(ToString::to_string).collect();
+            let looked = logs::record(&store, &nodes, &plan.scenario.logs);
+            let trouble = |error| format!("the nodes' logs could not be looked through: {error:#}");
+            record.troubles.extend(looked.err().map(trouble));
+        }
         let results = judge::judge(&store.file("history.jsonl"), &plan, record, store.folder());
         (results, plan, store)
     })

@@ -4,38 +4,77 @@
 //! set-full      every element that was added stays                 unique-ids   no id twice
 //! total-queue   what went in comes out, once                       counter      reads within bounds
 //! bank          no money appears or vanishes                       stats        something of every kind succeeded
+//! lock          nobody holds what another one holds                sessions     what one client may rely on
+//! log-patterns  no panic in a log      unhandled-errors            availability, latency      what a user waits
 //! ```
 //!
 //! They need no search and never say "unknown" for want of time. Deliberately weaker than linearizability: each accepts some
 //! histories that are not linearizable, and says something that a person who knows the system understands at once.
 
+mod availability;
 mod bank;
+mod causal_reverse;
 mod counter;
+mod errors;
+mod latency;
+mod lock;
+mod logs;
+mod long_fork;
+mod monotonic;
 mod queue;
+mod sessions;
 mod set_full;
+mod span;
 mod stats;
 mod unique_ids;
 
 use serde_json::{Map, Value as Json};
 
+pub(crate) use self::sessions::holds as session_holds;
 pub use self::{
+    availability::{AvailabilityOptions, availability},
     bank::{BankOptions, bank},
+    causal_reverse::causal_reverse,
     counter::counter,
+    errors::unhandled_errors,
+    latency::{From as LatencyFrom, LatencyObjective, LatencyObjectives, latency},
+    lock::{LockOptions, lock},
+    logs::{LOG_FINDING, LOG_SCAN, log_patterns},
+    long_fork::long_fork,
+    monotonic::monotonic,
     queue::total_queue,
+    sessions::{Guarantee, SessionOptions, session},
     set_full::set_full,
+    span::Span,
     stats::stats,
     unique_ids::unique_ids,
 };
 use crate::{Anomaly, Budget, Checker, History, Operations, Validity, Verdict};
 
 /// The checkers of the bench: name and one line each.
-pub(crate) const BENCH: [(&str, &str); 6] = [
+pub(crate) const BENCH: [(&str, &str); 19] = [
     (set_full::NAME, "every element that was added is in all later reads of the set"),
     (queue::NAME, "whatever was enqueued comes out, and nothing else"),
     (unique_ids::NAME, "no id is given to two"),
     (counter::NAME, "every read of a counter is possible, given what was added before and meanwhile"),
     (bank::NAME, "transfers keep the total of all accounts, and none is overdrawn"),
     (stats::NAME, "of every kind of operation one succeeded"),
+    (errors::NAME, "which errors the clients met, the same ones together"),
+    (logs::NAME, "nothing in the nodes' logs that should not be there: no panic"),
+    (lock::NAME, "nobody holds a lock that another one holds, and fencing tokens grow"),
+    (availability::NAME, "how long nobody was served, and how soon after a heal everybody was again"),
+    (latency::NAME, "operations are as fast as was demanded"),
+    (long_fork::NAME, "no two reads see two writes in opposite orders"),
+    (causal_reverse::NAME, "nobody sees an effect without what had returned before it was called"),
+    (monotonic::NAME, "what can only grow is never seen to shrink"),
+    (Guarantee::ReadYourWrites.name(), "a session reads what it wrote"),
+    (Guarantee::MonotonicReads.name(), "a session never reads older than it has read"),
+    (Guarantee::MonotonicWrites.name(), "who sees a write of a session sees its earlier ones"),
+    (Guarantee::WritesFollowReads.name(), "who sees a write of a session sees what that had read before"),
+    (
+        Guarantee::Causal.name(),
+        "all session guarantees together: what may be a cause is seen before its effect",
+    ),
 ];
 
 /// The most anomalies that are told; all are counted.
@@ -49,7 +88,7 @@ struct Bench<F> {
 
 impl<F> Checker for Bench<F>
 where
-    F: Fn(Operations<'_>, &mut Findings) + Send + Sync,
+    F: Fn(&History, Operations<'_>, &mut Findings) + Send + Sync,
 {
     fn name(&self) -> &str {
         self.name
@@ -60,7 +99,7 @@ where
             Err(error) => Verdict::unknown(self.name, format!("the history is malformed: {error}")),
             Ok(operations) => {
                 let mut findings = Findings::default();
-                (self.judge)(operations, &mut findings);
+                (self.judge)(history, operations, &mut findings);
                 findings.verdict(self.name)
             }
         }
@@ -70,6 +109,14 @@ where
 fn checker<F>(name: &'static str, judge: F) -> impl Checker
 where
     F: Fn(Operations<'_>, &mut Findings) + Send + Sync,
+{
+    checker_of_history(name, move |_, operations, findings| judge(operations, findings))
+}
+
+/// One that looks at more than the operations: at what the nemesis and the observer had to tell.
+fn checker_of_history<F>(name: &'static str, judge: F) -> impl Checker
+where
+    F: Fn(&History, Operations<'_>, &mut Findings) + Send + Sync,
 {
     Bench { name, judge }
 }
@@ -92,6 +139,15 @@ impl Findings {
         self.counts.insert(name.to_owned(), count.into());
         if self.told.len() < MAX_TOLD {
             self.told.push(Anomaly { name: name.to_owned(), message, operations, details, picture: None });
+        }
+    }
+
+    /// More of the same, which are only counted.
+    fn untold(&mut self, name: &str, more: u64) {
+        if more > 0 {
+            self.found += more as usize;
+            let count = self.counts.get(name).and_then(Json::as_u64).unwrap_or(0) + more;
+            self.counts.insert(name.to_owned(), count.into());
         }
     }
 

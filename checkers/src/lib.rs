@@ -15,6 +15,7 @@ mod history;
 mod linearizability;
 mod model;
 pub mod performance;
+mod sequential;
 pub mod transactions;
 mod verdict;
 
@@ -28,6 +29,7 @@ pub use linearizability::{
     online::{MAX_KEYS as MAX_ONLINE_KEYS, Online, online},
 };
 pub use model::{Effect, Model, ModelName, RegisterLike, Special, models};
+pub use sequential::{SequentialOptions, StillHolds, sequential, still_holds};
 pub use verdict::{Anomaly, Validity, Verdict};
 
 /// A judge: decides one property of a history.
@@ -42,18 +44,26 @@ pub trait Checker: Send + Sync {
 
 /// The checkers of this crate: name and one line each.
 pub fn checkers() -> &'static [(&'static str, &'static str)] {
-    &[
+    const OWN: [(&str, &str); 4] = [
         (
             linearizability::NAME,
             "each operation seems to take effect at one instant between its call and its return",
         ),
+        (
+            sequential::NAME,
+            "one order fits what each process did and every read of a register, whatever the time",
+        ),
         (transactions::LIST_APPEND, "transactions that append to lists keep their consistency model"),
         (transactions::RW_REGISTER, "transactions that overwrite registers keep their consistency model"),
-        bench::BENCH[0],
-        bench::BENCH[1],
-        bench::BENCH[2],
-        bench::BENCH[3],
-        bench::BENCH[4],
-        bench::BENCH[5],
-    ]
+    ];
+    const ALL: [(&str, &str); OWN.len() + bench::BENCH.len()] = {
+        let mut all = [OWN[0]; OWN.len() + bench::BENCH.len()];
+        let mut at = 0;
+        while at < all.len() {
+            all[at] = if at < OWN.len() { OWN[at] } else { bench::BENCH[at - OWN.len()] };
+            at += 1;
+        }
+        all
+    };
+    &ALL
 }

@@ -31,7 +31,7 @@ mod list_append;
 mod models;
 mod reasons;
 mod rw_register;
-mod scc;
+pub(crate) mod scc;
 mod search;
 mod verdict;
 mod words;

@@ -4,9 +4,9 @@ use super::{Failure, OrArguments};
 use crate::{exit, judge, report, scenario::Bounds, scenario::diagnostic::did_you_mean};
 use anyhow::{anyhow, bail};
 use checkers::{
-    Checker, ModelName, Op, OpOutcome, Operation, Validity, Value, bench,
+    Checker, ModelName, Op, OpOutcome, Operation, SequentialOptions, Validity, Value, bench,
     formats::{Format, NilReads, Options},
-    linearizable_from,
+    linearizable_from, sequential,
     transactions::{self, ConsistencyModel, KeyAssumptions, list_append, rw_register},
 };
 use nemesis::Span;
@@ -26,7 +26,8 @@ pub(super) struct Args {
     /// For list-append and rw-register: what the system claims, as Elle calls it [default: strict-serializable]
     #[arg(long)]
     consistency_model: Option<String>,
-    /// For rw-register: what may be assumed of each key; linearizable, sequential or wfr (writes follow reads)
+    /// For rw-register: what may be assumed of each key; linearizable, sequential or wfr (writes follow reads). For session
+    /// guarantees: linearizable, if writes take effect in the order of real time
     #[arg(long)]
     keys: Option<String>,
     /// What is there at first, as JSON: what each key holds, a counter's number, a list of elements, a semaphore's permits.
@@ -74,6 +75,9 @@ pub(super) fn main(args: Args) -> Result<u8, Failure> {
         verdict.validity = Validity::Valid;
         verdict.reason = Some("no operation took effect, so that there was nothing to judge".into());
     }
+    if args.checker == "linearizable" && verdict.validity == Validity::Invalid {
+        judge::note_what_still_holds(&mut verdict, &history, initial);
+    }
     if let Some(page) = &args.html {
         let name = path.display().to_string();
         std::fs::write(page, report::html::check(&verdict, &name))
@@ -115,6 +119,13 @@ fn choose(args: &Args, initial: &Value) -> anyhow::Result<Box<dyn Checker>> {
             let checker = linearizable_from(model(args)?, initial.clone()).map_err(anyhow::Error::msg)?;
             Ok(Box::new(checker))
         }
+        "sequential" => {
+            needless("model", args.model.is_some())?;
+            needless("consistency-model", args.consistency_model.is_some())?;
+            needless("keys", args.keys.is_some())?;
+            let options = SequentialOptions { initial: initial.clone(), ..SequentialOptions::default() };
+            Ok(Box::new(sequential(options)))
+        }
         name @ ("list-append" | "rw-register") => {
             needless("model", args.model.is_some())?;
             needless("initial", *initial != Value::Nil)?;
@@ -129,11 +140,14 @@ fn choose(args: &Args, initial: &Value) -> anyhow::Result<Box<dyn Checker>> {
             Ok(Box::new(rw_register(options)))
         }
         other => {
-            if let Some(checker) = of_the_bench(other) {
+            // Sessions understand one of the assumptions.
+            let linearizable = args.keys.as_deref() == Some("linearizable");
+            if let Some(checker) = of_the_bench(other, linearizable) {
                 needless("model", args.model.is_some())?;
                 needless("initial", *initial != Value::Nil)?;
                 needless("consistency-model", args.consistency_model.is_some())?;
-                needless("keys", args.keys.is_some())?;
+                let of_sessions = of_sessions(other, linearizable).is_some();
+                needless("keys", args.keys.is_some() && !(of_sessions && linearizable))?;
                 return Ok(checker);
             }
             let hint = did_you_mean(other, &names);
@@ -142,7 +156,7 @@ fn choose(args: &Args, initial: &Value) -> anyhow::Result<Box<dyn Checker>> {
     }
 }
 
-fn of_the_bench(name: &str) -> Option<Box<dyn Checker>> {
+fn of_the_bench(name: &str, linearizable_writes: bool) -> Option<Box<dyn Checker>> {
     Some(match name {
         "set-full" => Box::new(bench::set_full(false)),
         "total-queue" => Box::new(bench::total_queue()),
@@ -150,8 +164,21 @@ fn of_the_bench(name: &str) -> Option<Box<dyn Checker>> {
         "counter" => Box::new(bench::counter()),
         "bank" => Box::new(bench::bank(bench::BankOptions::default())),
         "stats" => Box::new(bench::stats()),
-        _ => return None,
+        "unhandled-errors" => Box::new(bench::unhandled_errors()),
+        "log-patterns" => Box::new(bench::log_patterns()),
+        "long-fork" => Box::new(bench::long_fork()),
+        "causal-reverse" => Box::new(bench::causal_reverse()),
+        "monotonic" => Box::new(bench::monotonic()),
+        "lock" => Box::new(bench::lock(bench::LockOptions::default())),
+        "availability" => Box::new(bench::availability(bench::AvailabilityOptions::default())),
+        "latency" => Box::new(bench::latency(bench::LatencyObjectives::default())),
+        _ => return of_sessions(name, linearizable_writes),
     })
+}
+
+fn of_sessions(name: &str, linearizable_writes: bool) -> Option<Box<dyn Checker>> {
+    let guarantee = bench::Guarantee::ALL.into_iter().find(|guarantee| guarantee.name() == name)?;
+    Some(Box::new(bench::session(guarantee, bench::SessionOptions { linearizable_writes })))
 }
 
 fn model(args: &Args) -> anyhow::Result<ModelName> {

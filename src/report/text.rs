@@ -47,6 +47,9 @@ pub fn verdict(v: &Verdict, rest: &str) -> String {
         let _ = write!(out, ": {reason}");
     }
     out.push('\n');
+    if let Some(words) = v.stats.get("still_holds").and_then(|holds| holds["words"].as_str()) {
+        let _ = writeln!(out, "{words}");
+    }
     const SHOWN: usize = 3;
     for anomaly in v.anomalies.iter().take(SHOWN) {
         let _ = write!(out, "\n{}", words::anomaly(anomaly));

@@ -324,7 +324,7 @@ impl Events {
         self.metas.get(self.rows[at as usize].meta as usize)
     }
 
-    pub(super) fn process(&self, at: u32) -> Process {
+    pub(crate) fn process(&self, at: u32) -> Process {
         match self.rows[at as usize].process {
             NEMESIS => Process::Nemesis,
             OBSERVER => Process::Observer,

@@ -20,7 +20,7 @@ struct Frame {
 }
 
 /// Calls `emit` with the nodes of each component, those that are reached first. `successor(node, i)` is the i-th one.
-pub(super) fn components(
+pub(crate) fn components(
     nodes: usize,
     successor: impl Fn(u32, u32) -> Option<u32>,
     mut emit: impl FnMut(&[u32]),
@@ -73,7 +73,7 @@ pub(super) fn components(
 }
 
 /// The components of more than one node, each sorted, in the order of their smallest.
-pub(super) fn cyclic(nodes: usize, successor: impl Fn(u32, u32) -> Option<u32>) -> Vec<Vec<u32>> {
+pub(crate) fn cyclic(nodes: usize, successor: impl Fn(u32, u32) -> Option<u32>) -> Vec<Vec<u32>> {
     let mut found = Vec::new();
     components(nodes, successor, |component| {
         if component.len() > 1 {
