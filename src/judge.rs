@@ -8,7 +8,7 @@ use crate::{
     run::Record,
     scenario::Bounds,
 };
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use checkers::{
     Budget, Checker, History, ModelName, OpOutcome, Operation, Validity, Verdict,
     formats::{self, Format, Options},
@@ -143,16 +143,31 @@ fn seconds(d: Duration) -> String {
     nemesis::Span(d).to_string()
 }
 
+/// A checker that a workload asks for, as this plan wants it.
+///
+/// # Errors
+/// If there is none of that name.
+pub fn checker(name: &str, plan: &TestPlan) -> Result<Box<dyn Checker>> {
+    match name {
+        "linearizable" => {
+            let model: ModelName = plan.scenario.workload.info().model.parse().map_err(anyhow::Error::msg)?;
+            Ok(Box::new(linearizable(model)))
+        }
+        other => bail!("no workload can be judged by a checker `{other}`"),
+    }
+}
+
 /// Judges a run from what is in its folder.
 pub fn judge(history: &Path, plan: &TestPlan, record: Record, folder: &Path) -> Result<Results> {
     let history = read_history(history)?;
     let operations = history.operations().context("the history that was recorded is broken")?;
     let workload = &plan.scenario.workload;
     let info = workload.info();
-    let model: ModelName = info.model.parse().map_err(anyhow::Error::msg)?;
     let mut checkers = BTreeMap::new();
-    let verdict = bounded(&linearizable(model), &history, &plan.scenario.bounds);
-    checkers.insert(verdict.checker.clone(), verdict);
+    for name in info.checkers {
+        let verdict = bounded(&*checker(name, plan)?, &history, &plan.scenario.bounds);
+        checkers.insert(verdict.checker.clone(), verdict);
+    }
     let kinds = workload.ops();
     let planned: Vec<String> = plan.faults.kinds().iter().map(|k| k.name().to_owned()).collect();
     let guarded = guards(&Evidence {
@@ -188,4 +203,23 @@ fn tallies(operations: &[Operation]) -> (Tallies, BTreeMap<String, Tallies>) {
         by.entry(op.op.f().to_owned()).or_default().add(&op.outcome);
     }
     (all, by)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::scenario::Scenario;
+
+    #[test]
+    fn every_workload_is_judged_by_checkers_that_exist() {
+        for workload in workloads::WORKLOADS {
+            let mut scenario = Scenario::default();
+            scenario.workload.name = workload.name.to_owned();
+            let plan = TestPlan::new(&scenario, 1).unwrap();
+            assert!(!workload.checkers.is_empty(), "nobody judges {}", workload.name);
+            for name in workload.checkers {
+                assert_eq!(checker(name, &plan).unwrap().name(), *name);
+            }
+        }
+    }
 }

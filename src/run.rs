@@ -366,16 +366,18 @@ async fn interrupted(interrupt: &mut watch::Receiver<bool>) {
 async fn first_violation(trial: &Trial) {
     let path = trial.store.file("history.jsonl");
     let bounds = trial.plan.scenario.bounds.clone();
-    let model = trial.plan.scenario.workload.info().model.parse();
-    let (true, Ok(model)) = (trial.fail_fast || trial.plan.scenario.fail_fast, model) else {
+    // Of the others not all are prefix-closed.
+    let linearizable = trial.plan.scenario.workload.info().checkers.contains(&"linearizable");
+    if !(linearizable && (trial.fail_fast || trial.plan.scenario.fail_fast)) {
         return std::future::pending().await;
-    };
+    }
     loop {
         tokio::time::sleep(Duration::from_millis(1000)).await;
-        let (path, bounds) = (path.clone(), bounds.clone());
+        let (path, bounds, plan) = (path.clone(), bounds.clone(), trial.plan.clone());
         let look = tokio::task::spawn_blocking(move || {
             let history = judge::read_history(&path).ok()?;
-            Some(judge::bounded(&checkers::linearizable(model), &history, &bounds).validity)
+            let checker = judge::checker("linearizable", &plan).ok()?;
+            Some(judge::bounded(&*checker, &history, &bounds).validity)
         });
         if look.await.ok().flatten() == Some(checkers::Validity::Invalid) {
             return;

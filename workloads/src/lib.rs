@@ -24,10 +24,11 @@ pub use register::Register;
 use checkers::ReadMode;
 use serde::{Deserialize, Serialize};
 
-/// The workloads: name, what it does, and the model it is judged by.
+/// The workloads: name, what it does, and how it is judged.
 pub const WORKLOADS: &[Info] = &[Info {
     name: "register",
     doc: "read, write and compare-and-set over a handful of hot keys with unique values",
+    checkers: &["linearizable"],
     model: "cas-register",
     ops: &["read", "write", "cas"],
 }];
@@ -39,6 +40,8 @@ pub struct Info {
     pub name: &'static str,
     /// One line.
     pub doc: &'static str,
+    /// The checkers that judge it, by their names in `checkers::checkers()`.
+    pub checkers: &'static [&'static str],
     /// The model by which the linearizability checker judges it.
     pub model: &'static str,
     /// The operations it can ask for.
