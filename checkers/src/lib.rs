@@ -11,6 +11,7 @@
 
 pub mod bench;
 mod budget;
+pub mod convergence;
 mod history;
 mod linearizability;
 mod model;
@@ -52,5 +53,9 @@ pub fn checkers() -> &'static [(&'static str, &'static str)] {
         bench::BENCH[3],
         bench::BENCH[4],
         bench::BENCH[5],
+        (
+            convergence::NAME,
+            "replicas that are left alone come to the same state, and nothing acknowledged is missing",
+        ),
     ]
 }
