@@ -4,13 +4,14 @@
 
 use crate::{
     guards::{Evidence, guards},
+    objectives::objectives,
     plan::TestPlan,
     run::Record,
     scenario::Bounds,
 };
 use anyhow::{Context, Result, bail};
 use checkers::{
-    Budget, Checker, History, ModelName, OpOutcome, Operation, Validity, Verdict,
+    Budget, Checker, History, ModelName, OpOutcome, Operation, Validity, Verdict, convergence,
     formats::{self, Format, Options},
     jsonl, linearizable,
     performance::{self, Performance},
@@ -153,6 +154,10 @@ pub fn checker(name: &str, plan: &TestPlan) -> Result<Box<dyn Checker>> {
             let model: ModelName = plan.scenario.workload.info().model.parse().map_err(anyhow::Error::msg)?;
             Ok(Box::new(linearizable(model)))
         }
+        "convergence" => {
+            let stand_still_ns = plan.scenario.bounds.stand_still.ns();
+            Ok(Box::new(convergence::convergence(convergence::Options { stand_still_ns })))
+        }
         other => bail!("no workload can be judged by a checker `{other}`"),
     }
 }
@@ -174,10 +179,13 @@ pub fn judge(history: &Path, plan: &TestPlan, record: Record, folder: &Path) -> 
         operations: &operations,
         record: &record,
         kinds: &kinds,
+        replicas: info.checkers.contains(&"convergence"),
         planned: &planned,
         schedule: &plan.schedule,
     });
     checkers.insert(guarded.checker.clone(), guarded);
+    let objectives = objectives(&plan.scenario.objectives, &checkers);
+    checkers.extend(objectives.map(|verdict| (verdict.checker.clone(), verdict)));
     let (all, by_operation) = tallies(&operations);
     // Warming up and final reads are no load.
     let load: Vec<Operation> = operations.into_iter().filter(|o| o.meta.phase.is_none()).collect();
