@@ -30,6 +30,7 @@ pub const TESTS: &[(&str, &str)] = &[
     ("register-http", include_str!("../workloads/register-http.yaml")),
     ("register-basic", include_str!("../workloads/register-basic.yaml")),
     ("convergence", include_str!("../workloads/convergence.yaml")),
+    ("convergence-wide", include_str!("../workloads/convergence-wide.yaml")),
     ("hunt", include_str!("../workloads/hunt.yaml")),
     ("hunt-retry", include_str!("../workloads/hunt-retry.yaml")),
     ("hunt-reads", include_str!("../workloads/hunt-reads.yaml")),

@@ -122,7 +122,7 @@ fn judge(options: Options, history: &History, operations: Operations<'_>, budget
         match end::end(&key.versions, stands, enough) {
             End::Agreed => {}
             End::Diverged(a, b, lasted) => findings.diverged(key, stands, (a, b, lasted)),
-            End::Lost(stand, write) => findings.lost(key, stand, write),
+            End::Lost(stand, write) => findings.lost(key, stands, stand, write),
             End::Open => findings.open(key, stands),
         }
     }

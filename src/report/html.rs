@@ -3,7 +3,7 @@
 //! No scripts, no fonts, no requests: the page can be mailed. Charts are SVG from the module `chart`, the
 //! counterexample from `timeline`.
 
-use super::{chart, ms, text, timeline};
+use super::{chart, ms, replicas, text, timeline};
 use crate::{judge, judge::Results, plan::TestPlan, store::Store};
 use anyhow::Result;
 use checkers::{Operation, Validity, Verdict};
@@ -36,6 +36,7 @@ fn page(r: &Results, plan: &TestPlan, operations: &[Operation]) -> Markup {
                 }
                 main {
                     @for v in r.verdicts() { (verdict(v, operations)) }
+                    (replicas::html(r))
                     section {
                         h2 { "Latency over time" }
                         p { "Response time of each operation, from when it was due; logarithmic. Bands are faults in force." }
@@ -67,7 +68,9 @@ fn verdict(v: &Verdict, operations: &[Operation]) -> Markup {
             }
             @if v.anomalies.len() > 5 { p { "… and " (v.anomalies.len() - 5) " more in results.json" } }
             @if v.validity == Validity::Valid && !v.stats.is_empty() {
-                p.quiet { @for (k, value) in &v.stats { (k.replace('_', " ")) ": " (value) " · " } }
+                p.quiet { @for (k, value) in v.stats.iter().filter(|(_, v)| !v.is_object() && !v.is_array()) {
+                    (k.replace('_', " ")) ": " (value) " · "
+                } }
             }
         }
     }

@@ -42,3 +42,28 @@ impl Objectives {
         None
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::scenario::Scenario;
+
+    #[test]
+    fn either_spelling_is_read_and_mistakes_are_shown_where_they_stand() {
+        for spelling in ["converge-within", "converge_within"] {
+            let text = format!("{{workload: {{name: convergence}}, objectives: {{{spelling}: 5s}}}}");
+            let scenario = Scenario::parse("test.yaml", &text).unwrap();
+            assert_eq!(scenario.objectives.converge_within, Some(nemesis::Span::ms(5000)));
+        }
+        let wrong = [
+            "workload: {name: convergence}\nobjectives: {converge-withn: 5s}",
+            "workload: {name: convergence}\nobjectives: {converge-within: 5}",
+            "workload: {name: convergence}\nobjectives: {converge-within: 0s}",
+            "objectives: {converge-within: 5s}",
+            "workload: {name: convergence}\nbounds:\n  stand-still: 30s",
+            "workload: {name: convergence}\nload: {retries: 1}",
+            "workload: {name: convergence, read-mode: lease}",
+        ];
+        let told = wrong.map(|text| Scenario::parse("test.yaml", text).unwrap_err().to_string());
+        insta::assert_snapshot!(told.join("\n\n"));
+    }
+}

@@ -148,11 +148,11 @@ impl<'a> Findings<'a> {
     }
 
     /// A replica that stood still without an acknowledged write.
-    pub(super) fn lost(&mut self, key: &Register, stand: &Stand, write: &Write) {
+    pub(super) fn lost(&mut self, key: &Register, stands: &[Option<Stand>], stand: &Stand, write: &Write) {
         let node = &self.evidence.nodes[stand.node];
         let message = format!(
             "key {}: {} (operation {}) was acknowledged at {}, and {node} held {} instead from {} to {}, for {}; \
-             everything was quiet since {}",
+             everything was quiet since {}. In the end {}",
             key.key,
             told(write),
             write.id,
@@ -161,13 +161,15 @@ impl<'a> Findings<'a> {
             at(stand.from),
             at(stand.to),
             at(stand.lasted()),
-            at(self.evidence.quiet.since().unwrap_or(0))
+            at(self.evidence.quiet.since().unwrap_or(0)),
+            self.holdings(stands)
         );
         let details = json!({
             "key": key.key,
             "node": node,
             "value": stand.value,
             "lost": write.value,
+            "held": self.held(stands),
             "stood_still_ns": stand.lasted(),
         });
         self.guilty("lost-write", vec![write.id, stand.first, stand.last], stand.last, message, details);
@@ -207,7 +209,12 @@ impl<'a> Findings<'a> {
             let counts: Vec<String> =
                 self.counts.iter().map(|(name, count)| format!("{name}: {count}")).collect();
             reasons.push(counts.join(", "));
-        } else if !(self.open.is_empty() && doubts.is_empty()) {
+            // What is not known beside that matters no more.
+            verdict.reason = reasons.pop();
+            verdict.anomalies = self.told;
+            return verdict;
+        }
+        if !(self.open.is_empty() && doubts.is_empty()) {
             verdict.validity = Validity::Unknown;
         }
         if !self.open.is_empty() {
@@ -224,7 +231,6 @@ impl<'a> Findings<'a> {
         }
         reasons.extend(doubts);
         verdict.reason = (!reasons.is_empty()).then(|| reasons.join("; "));
-        verdict.anomalies = self.told;
         verdict
     }
 }
