@@ -347,6 +347,34 @@ mod tests {
     }
 
     #[test]
+    fn stale_reads_count_where_replicas_are_watched_and_samples_are_no_load() {
+        let (record, schedule) = (Record::default(), Schedule::default());
+        let why = |operations: &[Operation], replicas: bool| {
+            let evidence = Evidence {
+                operations,
+                record: &record,
+                kinds: KINDS,
+                replicas,
+                planned: &[],
+                schedule: &schedule,
+            };
+            guards(&evidence).reason.unwrap_or_default()
+        };
+        let mut stale = history(&busy());
+        for op in &mut stale {
+            if let Op::Read { mode, .. } = &mut op.op {
+                *mode = ReadMode::Stale;
+            }
+        }
+        assert!(why(&stale, false).contains("no read that is judged could have seen a write"));
+        assert_eq!(why(&stale, true), "");
+        for op in stale.iter_mut().filter(|o| o.op.f() == "read") {
+            op.meta.phase = Some(SAMPLE.into());
+        }
+        assert!(why(&stale, true).contains("no read succeeded"));
+    }
+
+    #[test]
     fn a_fault_that_never_bit_is_reported() {
         let why = judge(&busy(), &with(fault(FaultKind::Pause, 30, 60, false)), &["pause"]);
         assert!(why.contains("no `pause` had an effect") && why.contains("what was seen"), "{why}");

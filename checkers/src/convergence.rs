@@ -35,6 +35,8 @@ mod evidence;
 #[cfg(test)]
 mod oracle;
 mod stats;
+#[cfg(test)]
+mod tests;
 mod versions;
 mod words;
 
@@ -95,12 +97,12 @@ fn judge(options: Options, history: &History, operations: Operations<'_>, budget
     let evidence = gather(history, operations);
     let mut findings = Findings::new(operations, &evidence);
     for key in &evidence.keys {
-        if budget.is_cancelled() {
-            return Verdict::unknown(NAME, "cancelled");
-        }
         let mut told = FxHashSet::default();
         for read in &key.reads {
-            let foreign = key.versions.foreign(read).filter(|foreign| told.insert(format!("{foreign:?}")));
+            if budget.is_cancelled() {
+                return cancelled();
+            }
+            let foreign = key.versions.foreign(read).filter(|foreign| told.insert(foreign.clone()));
             if let Some(foreign) = foreign {
                 findings.foreign(key, read, &foreign);
             }
@@ -117,7 +119,7 @@ fn judge(options: Options, history: &History, operations: Operations<'_>, budget
     let enough = evidence.quiet.healed.map(|_| options.stand_still_ns);
     for (key, stands) in &finals {
         if budget.is_cancelled() {
-            return Verdict::unknown(NAME, "cancelled");
+            return cancelled();
         }
         match end::end(&key.versions, stands, enough) {
             End::Agreed => {}
@@ -134,7 +136,12 @@ fn judge(options: Options, history: &History, operations: Operations<'_>, budget
         (false, false, false) => "untested",
     };
     let mut verdict = findings.verdict(doubts);
-    verdict.stats = stats::stats(&evidence, &finals, since);
+    match stats::stats(&evidence, &finals, since, budget) {
+        Some(stats) => verdict.stats = stats,
+        // What was found stands; a pass without a look at everything does not.
+        None if verdict.validity != Validity::Invalid => return cancelled(),
+        None => {}
+    }
     let converged = match outcome {
         "converged" => stats::converged(&finals, nodes, since.unwrap_or(0), evidence.quiet.healed),
         _ => serde_json::Value::Null,
@@ -144,6 +151,10 @@ fn judge(options: Options, history: &History, operations: Operations<'_>, budget
     verdict.stats.insert("stand_still_ns".into(), json!(options.stand_still_ns));
     debug_assert_eq!(verdict.validity == Validity::Valid, outcome == "converged");
     verdict
+}
+
+fn cancelled() -> Verdict {
+    Verdict::unknown(NAME, "cancelled")
 }
 
 /// Why a pass would mean nothing.

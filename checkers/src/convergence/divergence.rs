@@ -10,7 +10,7 @@
 //! those that are written again this is a guess). Deliberately no verdict.
 
 use super::evidence::{Read, Register};
-use crate::Value;
+use crate::{Budget, Value};
 
 /// The most buckets that time is cut into.
 const MOST: u64 = 600;
@@ -31,28 +31,38 @@ struct Hold<'a> {
     to: u64,
 }
 
-pub(super) fn over_time(keys: &[Register], nodes: usize) -> OverTime {
+/// `None` if the budget did not suffice.
+pub(super) fn over_time(keys: &[Register], nodes: usize, budget: &Budget) -> Option<OverTime> {
     let end = keys.iter().flat_map(|key| &key.reads).map(|read| read.ret).max();
-    let Some(end) = end else { return OverTime { bucket_ns: STEP, keys: vec![] } };
+    let Some(end) = end else { return Some(OverTime { bucket_ns: STEP, keys: vec![] }) };
     let bucket_ns = end.div_ceil(MOST).div_ceil(STEP).max(1) * STEP;
     let buckets = (end / bucket_ns) as usize + 1;
     let mut counts = vec![0; buckets];
     for key in keys {
-        for (count, divergent) in counts.iter_mut().zip(divergent(&key.reads, nodes, bucket_ns, buckets)) {
+        let divergent = divergent(&key.reads, nodes, (bucket_ns, buckets), budget)?;
+        for (count, divergent) in counts.iter_mut().zip(divergent) {
             *count += u64::from(divergent);
         }
     }
-    OverTime { bucket_ns, keys: counts }
+    Some(OverTime { bucket_ns, keys: counts })
 }
 
-fn divergent(reads: &[Read], nodes: usize, bucket_ns: u64, buckets: usize) -> Vec<bool> {
+fn divergent(
+    reads: &[Read],
+    nodes: usize,
+    (bucket_ns, buckets): (u64, usize),
+    budget: &Budget,
+) -> Option<Vec<bool>> {
     let mut marks = vec![false; buckets];
     let mut mark = |from: u64, to: u64| {
         let (from, to) = ((from / bucket_ns) as usize, (to / bucket_ns) as usize);
         marks[from..=to.min(buckets - 1)].fill(true);
     };
-    let holds: Vec<Vec<Hold<'_>>> = (0..nodes).map(|node| holds(reads, node)).collect();
+    let holds = holds(reads, nodes);
     for read in reads {
+        if budget.is_cancelled() {
+            return None;
+        }
         for (_, others) in holds.iter().enumerate().filter(|(node, _)| *node != read.node) {
             let at = others.partition_point(|hold| hold.to < read.ret);
             if others.get(at).is_some_and(|hold| hold.from <= read.call && *hold.value != read.value) {
@@ -61,6 +71,9 @@ fn divergent(reads: &[Read], nodes: usize, bucket_ns: u64, buckets: usize) -> Ve
         }
     }
     for (i, one) in holds.iter().enumerate() {
+        if budget.is_cancelled() {
+            return None;
+        }
         for other in &holds[i + 1..] {
             let (mut a, mut b) = (0, 0);
             while let (Some(x), Some(y)) = (one.get(a), other.get(b)) {
@@ -72,13 +85,14 @@ fn divergent(reads: &[Read], nodes: usize, bucket_ns: u64, buckets: usize) -> Ve
             }
         }
     }
-    marks
+    Some(marks)
 }
 
-/// What a replica held between reads, in order. Reads are in the order of their calls.
-fn holds(reads: &[Read], node: usize) -> Vec<Hold<'_>> {
-    let mut holds: Vec<Hold<'_>> = Vec::new();
-    for read in reads.iter().filter(|read| read.node == node) {
+/// What each replica held between reads, in order. Reads are in the order of their calls.
+fn holds(reads: &[Read], nodes: usize) -> Vec<Vec<Hold<'_>>> {
+    let mut all: Vec<Vec<Hold<'_>>> = (0..nodes).map(|_| vec![]).collect();
+    for read in reads {
+        let holds = &mut all[read.node];
         match holds.last_mut() {
             Some(hold) if *hold.value == read.value => {
                 hold.from = hold.from.min(read.ret);
@@ -87,6 +101,8 @@ fn holds(reads: &[Read], node: usize) -> Vec<Hold<'_>> {
             _ => holds.push(Hold { value: &read.value, from: read.ret, to: read.call }),
         }
     }
-    holds.retain(|hold| hold.from <= hold.to);
-    holds
+    for holds in &mut all {
+        holds.retain(|hold| hold.from <= hold.to);
+    }
+    all
 }

@@ -355,7 +355,7 @@ fn found(o: &Operation) -> Value {
 #[test]
 fn agrees_with_the_definitions_on_random_histories() {
     let mut met = [0_usize; 3];
-    let mut stale = 0;
+    let (mut stale, budget) = (0, Budget::unlimited());
     let options = Options { stand_still_ns: ENOUGH * UNIT };
     for seed in 0..6_000 {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
@@ -363,7 +363,7 @@ fn agrees_with_the_definitions_on_random_histories() {
         let rows = draw(&mut rng, nodes, seed % 4 == 0);
         let history = history(&mut rng, &rows, nodes);
         let naive = Naive::new(&history);
-        let verdict = convergence(options).check(&history, &Budget::unlimited());
+        let verdict = convergence(options).check(&history, &budget);
         assert_eq!(
             verdict.validity,
             naive.validity(),
@@ -376,13 +376,13 @@ fn agrees_with_the_definitions_on_random_histories() {
         met[verdict.validity as usize] += 1;
         let evidence = gather(&history, history.paired().unwrap());
         for key in &evidence.keys {
-            for (read, age) in key.reads.iter().zip(key.versions.ages(&key.reads)) {
+            for (read, age) in key.reads.iter().zip(key.versions.ages(&key.reads, &budget).unwrap()) {
                 let naive = naive.age(&naive.operations[read.id]);
                 assert_eq!((age.t_ns, age.k), naive, "seed {seed}, operation {}: {rows:#?}", read.id);
                 stale += usize::from(age.k > 0);
             }
         }
-        let over_time = over_time(&evidence.keys, nodes);
+        let over_time = over_time(&evidence.keys, nodes, &budget).unwrap();
         let naive = naive.divergent(over_time.bucket_ns, over_time.keys.len());
         assert_eq!(over_time.keys, naive, "seed {seed}: {rows:#?}");
     }

@@ -10,23 +10,32 @@ use super::{
     versions::Age,
     words,
 };
+use crate::Budget;
 
 /// The first bucket of the histogram of ages, in ns.
 const UNIT_NS: u64 = 1_000_000;
 /// The most keys whose values are listed.
 const MAX_LISTED: usize = 20;
 
-pub(super) fn stats(evidence: &Evidence, finals: &[Final<'_>], since: Option<u64>) -> Map<String, Json> {
+/// `None` if the budget did not suffice.
+pub(super) fn stats(
+    evidence: &Evidence,
+    finals: &[Final<'_>],
+    since: Option<u64>,
+    budget: &Budget,
+) -> Option<Map<String, Json>> {
     let nodes = evidence.nodes.len();
     let mut by_node: Vec<Vec<Age>> = vec![vec![]; nodes];
     for key in &evidence.keys {
-        for (read, age) in key.reads.iter().zip(key.versions.ages(&key.reads)) {
+        for (read, age) in key.reads.iter().zip(key.versions.ages(&key.reads, budget)?) {
             by_node[read.node].push(age);
         }
     }
     let all: Vec<Age> = by_node.iter().flatten().copied().collect();
-    let over_time = divergence::over_time(&evidence.keys, nodes);
+    let over_time = divergence::over_time(&evidence.keys, nodes, budget)?;
     let arrivals = end::arrivals(finals, nodes, since.unwrap_or(0));
+    let mut silent = vec![0_u64; nodes];
+    evidence.silences.iter().for_each(|silence| silent[silence.node] += 1);
     let replicas = (0..nodes).map(|node| {
         let ages = &by_node[node];
         let sorted = |of: fn(&Age) -> u64| {
@@ -37,7 +46,7 @@ pub(super) fn stats(evidence: &Evidence, finals: &[Final<'_>], since: Option<u64
         json!({
             "node": evidence.nodes[node],
             "reads": ages.len(),
-            "unanswered": evidence.silences.iter().filter(|s| s.node == node).count(),
+            "unanswered": silent[node],
             "stale": ages.iter().filter(|age| age.k > 0).count(),
             "t_ns": percentiles(&sorted(|age| age.t_ns)),
             "k": percentiles(&sorted(|age| age.k)),
@@ -61,7 +70,7 @@ pub(super) fn stats(evidence: &Evidence, finals: &[Final<'_>], since: Option<u64
     );
     stat("divergent_keys", json!({"bucket_ns": over_time.bucket_ns, "keys": over_time.keys}));
     stat("differing", differing(evidence, finals));
-    stats
+    Some(stats)
 }
 
 /// Keys of which replicas held different values in the end.

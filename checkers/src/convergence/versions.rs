@@ -13,10 +13,13 @@
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::evidence::{Fate, Read, Write};
-use crate::Value;
+use crate::{Budget, Value};
+
+/// The most writes that are named as the origin of a value.
+const MAX_SHOWN: usize = 3;
 
 /// Why a value should not be there.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Foreign {
     /// Nobody wrote it.
     Garbage(Value),
@@ -35,14 +38,25 @@ pub(super) struct Age {
     pub(super) k: u64,
 }
 
+/// Where a value can come from.
+#[derive(Debug, Default)]
+struct Origin {
+    /// The writes that leave it, by their places.
+    writers: Vec<usize>,
+    /// The earliest call of those that may have had an effect; `None` if none may.
+    earliest: Option<u64>,
+    /// The first moment at which a write can be called and be certain to come after whichever left it; `u64::MAX` if there is
+    /// none.
+    after: u64,
+    /// The same, knowing that a value that was seen was there by then.
+    sharp: u64,
+}
+
 /// The writes of one key.
 #[derive(Debug)]
 pub(super) struct Versions {
     pub(super) writes: Vec<Write>,
-    /// Which writes leave a value, by their places.
-    writers: FxHashMap<Value, Vec<usize>>,
-    /// When a value was first seen by a read. Empty for collections.
-    seen: FxHashMap<Value, u64>,
+    origins: FxHashMap<Value, Origin>,
     /// The acknowledged writes, by their calls.
     acknowledged: Vec<usize>,
     /// The key is a collection that grows, not a register.
@@ -61,14 +75,26 @@ impl Versions {
     }
 
     fn new(writes: Vec<Write>, seen: FxHashMap<Value, u64>, grows: bool) -> Self {
-        let mut writers: FxHashMap<Value, Vec<usize>> = FxHashMap::default();
+        let mut origins: FxHashMap<Value, Origin> = FxHashMap::default();
         for (at, write) in writes.iter().enumerate() {
-            writers.entry(write.value.clone()).or_default().push(at);
+            let origin = origins.entry(write.value.clone()).or_default();
+            origin.writers.push(at);
+            if write.fate != Fate::Never {
+                origin.earliest = Some(origin.earliest.map_or(write.call, |call| call.min(write.call)));
+                origin.after = origin.after.max(write.ret.saturating_add(1));
+            }
+        }
+        for (value, origin) in &mut origins {
+            let possible = origin.writers.iter().filter(|at| writes[**at].fate != Fate::Never);
+            // Of several writers nobody knows whose it was.
+            let only = possible.take(2).count() == 1 && *value != Value::Nil;
+            let seen = seen.get(value).filter(|_| only).map_or(u64::MAX, |seen| seen.saturating_add(1));
+            origin.sharp = origin.after.min(seen);
         }
         let mut acknowledged: Vec<usize> =
             (0..writes.len()).filter(|at| writes[*at].fate == Fate::Acknowledged).collect();
         acknowledged.sort_by_key(|at| writes[*at].call);
-        Versions { writes, writers, seen, acknowledged, grows }
+        Versions { writes, origins, acknowledged, grows }
     }
 
     /// Whether a write is known to have happened.
@@ -78,7 +104,7 @@ impl Versions {
 
     /// The writes that may have left a value, by their places.
     pub(super) fn writers(&self, value: &Value) -> &[usize] {
-        self.writers.get(value).map_or(&[], Vec::as_slice)
+        self.origins.get(value).map_or(&[], |origin| &origin.writers)
     }
 
     /// What a read found that it should not have.
@@ -91,36 +117,16 @@ impl Versions {
     }
 
     fn alien(&self, value: &Value, ret: u64) -> Option<Foreign> {
-        let all = self.writers(value);
-        if all.is_empty() {
-            return Some(Foreign::Garbage(value.clone()));
-        }
-        if all.iter().all(|at| self.writes[*at].fate == Fate::Never) {
-            return Some(Foreign::Failed(value.clone(), all.to_vec()));
-        }
-        let possible = |at: &&usize| self.writes[**at].fate != Fate::Never;
-        if all.iter().filter(possible).all(|at| self.writes[*at].call > ret) {
-            return Some(Foreign::Future(value.clone(), all.iter().filter(possible).copied().collect()));
-        }
-        None
-    }
-
-    /// The first moment at which a write can be called and be certain to come after the one that left this value;
-    /// `u64::MAX` if there is none. `sharp`: a value that was seen was there by then.
-    fn after(&self, value: &Value, sharp: bool) -> u64 {
-        let all: Vec<&Write> = self
-            .writers(value)
-            .iter()
-            .map(|at| &self.writes[*at])
-            .filter(|write| write.fate != Fate::Never)
-            .collect();
-        let seen = match (all.as_slice(), value) {
-            // Of several writers nobody knows whose it was.
-            ([_], value) if sharp && *value != Value::Nil => self.seen.get(value).copied(),
-            _ => None,
+        let Some(origin) = self.origins.get(value) else { return Some(Foreign::Garbage(value.clone())) };
+        let shown = |possible: bool| {
+            let writers = origin.writers.iter().copied();
+            writers.filter(|at| !possible || self.writes[*at].fate != Fate::Never).take(MAX_SHOWN).collect()
         };
-        let end = |write: &&Write| write.ret.min(seen.unwrap_or(u64::MAX)).saturating_add(1);
-        all.iter().map(end).max().unwrap_or(0)
+        match origin.earliest {
+            None => Some(Foreign::Failed(value.clone(), shown(false))),
+            Some(call) if call > ret => Some(Foreign::Future(value.clone(), shown(true))),
+            Some(_) => None,
+        }
     }
 
     /// An acknowledged write that a replica with this value lacks: it is neither in it nor superseded by it.
@@ -131,16 +137,16 @@ impl Versions {
             return self.acknowledged.iter().map(|at| &self.writes[*at]).find(|w| !has.contains(&w.value));
         }
         let last = &self.writes[*self.acknowledged.last()?];
-        (last.call >= self.after(value, false)).then_some(last)
+        let after = self.origins.get(value).map_or(0, |origin| origin.after);
+        (last.call >= after).then_some(last)
     }
 
-    /// How old what each of some reads found was, in their order.
-    pub(super) fn ages(&self, reads: &[Read]) -> Vec<Age> {
-        if self.grows {
-            reads.iter().map(|read| self.age_of_collection(read)).collect()
-        } else {
-            self.ages_of_registers(reads)
+    /// How old what each of some reads found was, in their order; `None` if the budget did not suffice.
+    pub(super) fn ages(&self, reads: &[Read], budget: &Budget) -> Option<Vec<Age>> {
+        if !self.grows {
+            return Some(self.ages_of_registers(reads));
         }
+        reads.iter().map(|read| (!budget.is_cancelled()).then(|| self.age_of_collection(read))).collect()
     }
 
     fn age_of_collection(&self, read: &Read) -> Age {
@@ -176,7 +182,7 @@ impl Versions {
             while let Some((_, rank)) = let_in.next_if(|(ret, _)| *ret < read.call) {
                 counted.add(rank);
             }
-            let after = self.after(&read.value, true);
+            let after = self.origins.get(&read.value).map_or(0, |origin| origin.sharp);
             let first = calls.partition_point(|call| *call < after);
             let Some(overwritten) = earliest.get(first).filter(|ret| **ret < read.call) else { continue };
             ages[at] = Age { t_ns: read.call - overwritten, k: counted.from(first) };

@@ -72,7 +72,7 @@ impl<'a> Findings<'a> {
     /// A value that should not be there.
     pub(super) fn foreign(&mut self, key: &Register, read: &Read, foreign: &Foreign) {
         let writes = |places: &[usize]| -> Vec<usize> {
-            places.iter().take(3).map(|at| key.versions.writes[*at].id).collect()
+            places.iter().map(|at| key.versions.writes[*at].id).collect()
         };
         let (name, value, writers, why) = match foreign {
             Foreign::Garbage(value) => ("garbage-read", value, vec![], "which nobody wrote".to_owned()),
