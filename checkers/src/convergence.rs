@@ -189,7 +189,7 @@ fn doubts(evidence: &Evidence, finals: &[Final<'_>]) -> Vec<String> {
     for (node, _) in answered.iter().enumerate().filter(|(_, answered)| !**answered) {
         let silences = || evidence.silences.iter().filter(|s| s.node == node && s.call > since);
         let name = &evidence.nodes[node];
-        doubts.push(match silences().last() {
+        doubts.push(match silences().next_back() {
             None => format!("{name} was not read after {}, when everything was quiet", words::at(since)),
             Some(last) => format!(
                 "{name} did not answer in the end ({} reads; the last: {})",
