@@ -6,7 +6,7 @@
 //! Each of these turns a pass into `Unknown`, with the reason. None can turn an `Invalid` into anything else. Pure:
 //! judged from the operations, the receipts of the faults and the plan.
 
-use crate::run::Record;
+use crate::{run::Record, worker::SAMPLE};
 use checkers::{Op, OpOutcome, Operation, Validity, Verdict};
 use nemesis::Schedule;
 use std::collections::BTreeMap;
@@ -23,6 +23,8 @@ pub struct Evidence<'a> {
     pub record: &'a Record,
     /// The operations that the workload asks for.
     pub kinds: &'a [&'static str],
+    /// Whether stale reads are judged, too: replicas are watched.
+    pub replicas: bool,
     /// The kinds of faults that the plan names.
     pub planned: &'a [String],
     /// The faults that were scheduled.
@@ -81,7 +83,10 @@ fn nothing_succeeded(e: &Evidence<'_>) -> Vec<String> {
     let first = in_force.iter().map(|f| f.0).min();
     let last = in_force.iter().map(|f| f.1).max();
     for kind in e.kinds {
-        let done: Vec<&Operation> = e.operations.iter().filter(|o| o.op.f() == *kind && ok(o)).collect();
+        // What the tester samples by itself says nothing about clients.
+        let sample = |o: &Operation| o.meta.phase.as_deref() == Some(SAMPLE);
+        let done: Vec<&Operation> =
+            e.operations.iter().filter(|o| o.op.f() == *kind && ok(o) && !sample(o)).collect();
         let any =
             |test: &dyn Fn(u64, u64) -> bool| done.iter().any(|o| o.ret.is_some_and(|ret| test(o.call, ret)));
         if done.is_empty() {
@@ -154,7 +159,7 @@ fn nothing_seen(e: &Evidence<'_>) -> Option<String> {
     }
     let could_see = |o: &Operation| {
         let Op::Read { key, mode } = &o.op else { return false };
-        mode.claims_linearizability()
+        (mode.claims_linearizability() || e.replicas)
             && ok(o)
             && written.get(key).is_some_and(|w| o.ret.is_some_and(|r| r >= *w))
     };
@@ -265,6 +270,7 @@ mod tests {
             operations: &history(ops),
             record,
             kinds: KINDS,
+            replicas: false,
             planned: &planned.iter().map(|p| (*p).to_owned()).collect::<Vec<_>>(),
             schedule: &Schedule { steps: steps.collect() },
         });
@@ -322,8 +328,14 @@ mod tests {
         }
         let alone: Vec<Operation> = history(&turns).into_iter().chain(final_reads).collect();
         let (record, schedule) = (Record::default(), Schedule::default());
-        let evidence =
-            Evidence { operations: &alone, record: &record, kinds: KINDS, planned: &[], schedule: &schedule };
+        let evidence = Evidence {
+            operations: &alone,
+            record: &record,
+            kinds: KINDS,
+            replicas: false,
+            planned: &[],
+            schedule: &schedule,
+        };
         let reason = guards(&evidence).reason.unwrap_or_default();
         assert!(reason.contains("overlapped"), "overlapping final reads do not count: {reason}");
     }
@@ -332,6 +344,34 @@ mod tests {
     fn reads_that_came_before_every_write_saw_nothing() {
         let ops = [(0, 'r', 0, 5), (1, 'r', 1, 6), (0, 'w', 10, 20), (1, 'w', 11, 21)];
         assert!(judge(&ops, &Record::default(), &[]).contains("could have seen a write"));
+    }
+
+    #[test]
+    fn stale_reads_count_where_replicas_are_watched_and_samples_are_no_load() {
+        let (record, schedule) = (Record::default(), Schedule::default());
+        let why = |operations: &[Operation], replicas: bool| {
+            let evidence = Evidence {
+                operations,
+                record: &record,
+                kinds: KINDS,
+                replicas,
+                planned: &[],
+                schedule: &schedule,
+            };
+            guards(&evidence).reason.unwrap_or_default()
+        };
+        let mut stale = history(&busy());
+        for op in &mut stale {
+            if let Op::Read { mode, .. } = &mut op.op {
+                *mode = ReadMode::Stale;
+            }
+        }
+        assert!(why(&stale, false).contains("no read that is judged could have seen a write"));
+        assert_eq!(why(&stale, true), "");
+        for op in stale.iter_mut().filter(|o| o.op.f() == "read") {
+            op.meta.phase = Some(SAMPLE.into());
+        }
+        assert!(why(&stale, true).contains("no read succeeded"));
     }
 
     #[test]

@@ -4,13 +4,14 @@
 
 use crate::{
     guards::{Evidence, guards},
+    objectives::objectives,
     plan::TestPlan,
     run::Record,
     scenario::Bounds,
 };
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use checkers::{
-    Budget, Checker, History, ModelName, OpOutcome, Operation, Validity, Value, Verdict, bench,
+    Budget, Checker, History, ModelName, OpOutcome, Operation, Validity, Value, Verdict, bench, convergence,
     formats::{self, Format, Options},
     jsonl, linearizable,
     performance::{self, Performance},
@@ -163,19 +164,38 @@ pub fn note_what_still_holds(verdict: &mut Verdict, history: &History, initial: 
     }
 }
 
+/// A checker that a workload asks for, as this plan wants it.
+///
+/// # Errors
+/// If there is none of that name.
+pub fn checker(name: &str, plan: &TestPlan) -> Result<Box<dyn Checker>> {
+    match name {
+        "linearizable" => {
+            let model: ModelName = plan.scenario.workload.info().model.parse().map_err(anyhow::Error::msg)?;
+            Ok(Box::new(linearizable(model)))
+        }
+        "convergence" => {
+            let stand_still_ns = plan.scenario.bounds.stand_still.ns();
+            Ok(Box::new(convergence::convergence(convergence::Options { stand_still_ns })))
+        }
+        other => bail!("no workload can be judged by a checker `{other}`"),
+    }
+}
+
 /// Judges a run from what is in its folder.
 pub fn judge(history: &Path, plan: &TestPlan, record: Record, folder: &Path) -> Result<Results> {
     let history = read_history(history)?;
     let operations = history.operations().context("the history that was recorded is broken")?;
     let workload = &plan.scenario.workload;
     let info = workload.info();
-    let model: ModelName = info.model.parse().map_err(anyhow::Error::msg)?;
     let mut checkers = BTreeMap::new();
-    let mut verdict = bounded(&linearizable(model), &history, &plan.scenario.bounds);
-    if verdict.validity == Validity::Invalid {
-        note_what_still_holds(&mut verdict, &history, Value::Nil);
+    for name in info.checkers {
+        let mut verdict = bounded(&*checker(name, plan)?, &history, &plan.scenario.bounds);
+        if *name == "linearizable" && verdict.validity == Validity::Invalid {
+            note_what_still_holds(&mut verdict, &history, Value::Nil);
+        }
+        checkers.insert(verdict.checker.clone(), verdict);
     }
-    checkers.insert(verdict.checker.clone(), verdict);
     if logs_were_looked_through(&history) {
         let verdict = bounded(&bench::log_patterns(), &history, &plan.scenario.bounds);
         checkers.insert(verdict.checker.clone(), verdict);
@@ -186,10 +206,13 @@ pub fn judge(history: &Path, plan: &TestPlan, record: Record, folder: &Path) -> 
         operations: &operations,
         record: &record,
         kinds: &kinds,
+        replicas: info.checkers.contains(&"convergence"),
         planned: &planned,
         schedule: &plan.schedule,
     });
     checkers.insert(guarded.checker.clone(), guarded);
+    let objectives = objectives(&plan.scenario.objectives, &checkers);
+    checkers.extend(objectives.map(|verdict| (verdict.checker.clone(), verdict)));
     let (all, by_operation) = tallies(&operations);
     // Warming up and final reads are no load.
     let load: Vec<Operation> = operations.into_iter().filter(|o| o.meta.phase.is_none()).collect();
@@ -222,4 +245,23 @@ fn tallies(operations: &[Operation]) -> (Tallies, BTreeMap<String, Tallies>) {
         by.entry(op.op.f().to_owned()).or_default().add(&op.outcome);
     }
     (all, by)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::scenario::Scenario;
+
+    #[test]
+    fn every_workload_is_judged_by_checkers_that_exist() {
+        for workload in workloads::WORKLOADS {
+            let mut scenario = Scenario::default();
+            scenario.workload.name = workload.name.to_owned();
+            let plan = TestPlan::new(&scenario, 1).unwrap();
+            assert!(!workload.checkers.is_empty(), "nobody judges {}", workload.name);
+            for name in workload.checkers {
+                assert_eq!(checker(name, &plan).unwrap().name(), *name);
+            }
+        }
+    }
 }

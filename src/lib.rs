@@ -7,7 +7,7 @@
 //!
 //! Modules in reading order: [`scenario`] (the test file), [`plan`] (what is decided before the run), [`trial`] (one
 //! trial from end to end), [`run`] (the run loop) with [`worker`], [`journal`] and [`clock`], [`adapter`] (how a system
-//! is plugged in), [`cluster`] (where its nodes live), [`judge`] and [`guards`], [`report`], [`store`], [`cli`].
+//! is plugged in), [`cluster`] (where its nodes live), [`judge`], [`guards`] and [`objectives`], [`report`], [`store`], [`cli`].
 //!
 //! To put your own service on trial, implement [`Adapter`] and [`Client`] and call [`put_on_trial`]; see
 //! `examples/own-service.rs`.
@@ -25,6 +25,7 @@ pub mod journal;
 pub mod judge;
 pub mod logs;
 pub mod machine;
+pub mod objectives;
 pub mod owner;
 pub mod plan;
 pub mod progress;

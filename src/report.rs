@@ -13,6 +13,7 @@ mod cycle;
 pub mod html;
 pub mod junit;
 mod layout;
+mod replicas;
 pub mod text;
 mod timeline;
 mod words;
@@ -103,7 +104,21 @@ pub(crate) mod sample {
         store.write("history.jsonl", file).expect("a history");
         let scenario = Scenario::parse("sample", "{name: sample, nemesis: none}").expect("a scenario");
         let plan = TestPlan::new(&scenario, 7).expect("a plan");
-        let pause = Receipt {
+        let leader = |ms: u64, node: &str| Leader { since_ns: ms * MS, node: node.to_owned() };
+        let record = Record {
+            faults: vec![pause()],
+            load_start_ns: 0,
+            load_end_ns: 60 * MS,
+            leaders: vec![leader(0, "n1"), leader(30, "n2")],
+            ..Record::default()
+        };
+        let folder = Path::new("store/sample/20260101T000000Z");
+        let results = judge::judge(&store.file("history.jsonl"), &plan, record, folder).expect("a verdict");
+        (results, plan, store)
+    }
+
+    fn pause() -> Receipt {
+        Receipt {
             step: 0,
             kind: FaultKind::Pause,
             fault: "pause leader".to_owned(),
@@ -117,18 +132,30 @@ pub(crate) mod sample {
             majority: true,
             error: None,
             unhealed: false,
+        }
+    }
+
+    /// Three replicas, one of which was cut off and came last.
+    pub(crate) fn replicas(folder: &Path) -> Results {
+        const HISTORY: &[u8] =
+            include_bytes!("../checkers/tests/histories/valid-convergence-one-replica-comes-last.jsonl");
+        let store = Store::create(folder, "sample", "20260101T000000Z").expect("a folder");
+        store.write("history.jsonl", HISTORY).expect("a history");
+        let test =
+            "{name: sample, nemesis: none, workload: {name: convergence}, objectives: {converge-within: 1s}}";
+        let scenario = Scenario::parse("sample", test).expect("a scenario");
+        let plan = TestPlan::new(&scenario, 7).expect("a plan");
+        let cut = Receipt {
+            kind: FaultKind::Partition,
+            fault: "partition isolate-one".to_owned(),
+            on: "n1 n2 | n3".to_owned(),
+            start_ns: 1500 * MS,
+            end_ns: 3000 * MS,
+            ..pause()
         };
-        let leader = |ms: u64, node: &str| Leader { since_ns: ms * MS, node: node.to_owned() };
-        let record = Record {
-            faults: vec![pause],
-            load_start_ns: 0,
-            load_end_ns: 60 * MS,
-            leaders: vec![leader(0, "n1"), leader(30, "n2")],
-            ..Record::default()
-        };
+        let record = Record { faults: vec![cut], load_end_ns: 4000 * MS, ..Record::default() };
         let folder = Path::new("store/sample/20260101T000000Z");
-        let results = judge::judge(&store.file("history.jsonl"), &plan, record, folder).expect("a verdict");
-        (results, plan, store)
+        judge::judge(&store.file("history.jsonl"), &plan, record, folder).expect("a verdict")
     }
 
     const EVENTS: [(u64, u64, Kind, Option<i64>); 6] = [

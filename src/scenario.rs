@@ -10,11 +10,13 @@
 //! Unknown fields are refused, with their place in the file; see [`diagnostic`].
 
 pub mod diagnostic;
+mod objectives;
 
 use crate::logs::LogsSpec;
 use checkers::ReadMode;
 use diagnostic::Diagnostic;
 use nemesis::{Plan, Range, Span};
+pub use objectives::Objectives;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use std::{
     collections::BTreeMap,
@@ -28,6 +30,8 @@ pub const TESTS: &[(&str, &str)] = &[
     ("register", include_str!("../workloads/register.yaml")),
     ("register-http", include_str!("../workloads/register-http.yaml")),
     ("register-basic", include_str!("../workloads/register-basic.yaml")),
+    ("convergence", include_str!("../workloads/convergence.yaml")),
+    ("convergence-wide", include_str!("../workloads/convergence-wide.yaml")),
     ("hunt", include_str!("../workloads/hunt.yaml")),
     ("hunt-retry", include_str!("../workloads/hunt-retry.yaml")),
     ("hunt-reads", include_str!("../workloads/hunt-reads.yaml")),
@@ -52,6 +56,9 @@ pub struct Scenario {
     pub load: Load,
     /// What is done to the cluster.
     pub nemesis: NemesisSpec,
+    /// What must be achieved beside being correct.
+    #[serde(skip_serializing_if = "Objectives::is_none")]
+    pub objectives: Objectives,
     /// Ends the run at the first violation instead of at the time limit.
     pub fail_fast: bool,
     /// What must not be in the nodes' logs.
@@ -285,6 +292,8 @@ pub struct Bounds {
     pub heal: Span,
     /// The final reads.
     pub final_reads: Span,
+    /// How long replicas must have stood still, and differed, to have diverged for good. Within the final reads.
+    pub stand_still: Span,
     /// Judging.
     pub check: Span,
     /// What the judges may keep in memory, in mebibytes.
@@ -297,6 +306,7 @@ impl Default for Bounds {
             set_up: Span::ms(30_000),
             heal: Span::ms(30_000),
             final_reads: Span::ms(30_000),
+            stand_still: Span::ms(10_000),
             check: Span::ms(120_000),
             check_memory_mb: 4096,
         }
@@ -416,6 +426,22 @@ impl Scenario {
             if span.ns() == 0 {
                 return Some(format!("`{name}` is zero; nothing would happen"));
             }
+        }
+        if self.workload.info().checkers.contains(&"convergence") {
+            let (stand_still, bound) = (self.bounds.stand_still, self.bounds.final_reads);
+            if stand_still >= bound || stand_still.is_zero() {
+                return Some(format!(
+                    "`stand-still` is {stand_still}; it must be more than nothing, and less than `final-reads`, {bound}"
+                ));
+            }
+            if self.load.retries > 0 {
+                return Some(
+                    "`retries` would let another node answer than the one that is looked at".to_owned(),
+                );
+            }
+        }
+        if let Some(mistake) = self.objectives.mistake(&self.workload) {
+            return Some(mistake);
         }
         if let Some(mistake) = self.cluster.mistake().or_else(|| self.logs.mistake()) {
             return Some(mistake);

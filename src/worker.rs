@@ -18,6 +18,7 @@ use checkers::{Kind, Meta, Op, Process};
 use nemesis::Timeline;
 use rand_chacha::ChaCha8Rng;
 use std::{
+    collections::BTreeMap,
     sync::{
         Arc, Mutex, MutexGuard,
         atomic::{AtomicU64, Ordering::Relaxed},
@@ -29,6 +30,14 @@ use workloads::{Client, Generator, Outcome, Pace};
 
 /// After a refusal or a failed connection a client holds back a little, so that one sick node does not eat the arrivals.
 const HOLD_BACK: Duration = Duration::from_millis(50);
+
+/// How often replicas are looked at, where a workload wants that.
+const SAMPLE_EVERY: Duration = Duration::from_millis(100);
+
+/// The phase of samples of replicas during the load.
+pub const SAMPLE: &str = "sample";
+/// The phase of what is read at the end.
+pub const FINAL: &str = "final";
 
 /// What all workers of a run share.
 pub struct Shared {
@@ -92,6 +101,8 @@ struct Source {
     due: u64,
     end: u64,
     max_wait: u64,
+    /// When the last operation of each kind that succeeded was called; samples left out.
+    succeeded: BTreeMap<String, u64>,
 }
 
 impl Arrivals {
@@ -102,7 +113,8 @@ impl Arrivals {
         (pace, rate): (Pace, f64),
         max_wait: u64,
     ) -> Self {
-        let source = Source { generator, ops, times, pace, rate, due: 0, end: 0, max_wait };
+        let succeeded = BTreeMap::new();
+        let source = Source { generator, ops, times, pace, rate, due: 0, end: 0, max_wait, succeeded };
         Arrivals { source: Mutex::new(source), dropped: AtomicU64::new(0) }
     }
 
@@ -142,8 +154,25 @@ impl Arrivals {
         source.end = end;
     }
 
-    fn completed(&self, op: &Op, ret: &checkers::Ret) {
-        self.lock().generator.completed(op, ret);
+    fn completed(&self, op: &Op, ret: &checkers::Ret, call: u64, sample: bool) {
+        let mut source = self.lock();
+        source.generator.completed(op, ret);
+        if !sample {
+            match source.succeeded.get_mut(op.f()) {
+                Some(last) => *last = call.max(*last),
+                None => drop(source.succeeded.insert(op.f().to_owned(), call)),
+            }
+        }
+    }
+
+    /// Whether an operation of this kind succeeded that was called at `since` or later.
+    pub fn succeeded(&self, kind: &str, since: u64) -> bool {
+        self.lock().succeeded.get(kind).is_some_and(|call| *call >= since)
+    }
+
+    /// What replicas are to be asked through the run; empty if they are not watched.
+    pub fn samples(&self) -> Vec<Op> {
+        self.lock().generator.samples()
     }
 
     /// The operations for after the faults.
@@ -185,10 +214,11 @@ impl Shared {
     async fn ask(&self, client: &mut dyn Client, process: u64, op: Op, invoke: Meta) -> Outcome {
         let who = Process::Client(process);
         let (node, phase) = (invoke.node.clone(), invoke.phase.clone());
-        self.journal.record(who, Kind::Invoke, op.clone(), None, invoke);
+        let call = self.journal.record(who, Kind::Invoke, op.clone(), None, invoke);
         let answer = tokio::time::timeout(self.op_timeout, client.invoke(&op)).await;
         let outcome =
             answer.unwrap_or_else(|_| Outcome::Info(format!("timed out after {:?}", self.op_timeout)));
+        let sample = phase.as_deref() == Some(SAMPLE);
         let mut meta = Meta { node, phase, ..Meta::default() };
         match &outcome {
             Outcome::Ok(ret, served) => {
@@ -200,7 +230,7 @@ impl Shared {
                 meta.ballot = served.ballot;
                 meta.rounds = served.rounds;
                 self.journal.record(who, Kind::Ok, op.clone(), Some(ret.clone()), meta);
-                self.arrivals.completed(&op, ret);
+                self.arrivals.completed(&op, ret, call, sample);
             }
             Outcome::Fail(why) | Outcome::Info(why) => {
                 meta.error = Some(why.as_str().into());
@@ -324,11 +354,8 @@ pub async fn final_reads(shared: Arc<Shared>, node: usize, ops: Vec<Op>, until: 
             continue;
         };
         while let Some(op) = current.take() {
-            let meta = Meta {
-                node: Some(session.home.name.clone()),
-                phase: Some("final".into()),
-                ..Meta::default()
-            };
+            let meta =
+                Meta { node: Some(session.home.name.clone()), phase: Some(FINAL.into()), ..Meta::default() };
             let outcome = shared.ask(&mut *client, process, op.clone(), meta).await;
             if let Outcome::Ok(..) = outcome {
                 current = ops.next();
@@ -341,4 +368,37 @@ pub async fn final_reads(shared: Arc<Shared>, node: usize, ops: Vec<Op>, until: 
         }
     }
     usize::from(current.is_some()) + ops.len()
+}
+
+/// Looks at one replica again and again, under the phase that `phase` says at the time, until that is `None`. A sample that is not
+/// answered is written down like any other operation; while there is no connection, nothing is asked.
+pub async fn sample(
+    shared: Arc<Shared>,
+    node: usize,
+    ops: Vec<Op>,
+    mut phase: watch::Receiver<Option<&'static str>>,
+) {
+    let mut process = shared.new_process();
+    while phase.borrow().is_some() {
+        let session = shared.session(process, node, false);
+        let Ok(mut client) = shared.connect(&session).await else {
+            let _ = tokio::time::timeout(HOLD_BACK, phase.wait_for(Option::is_none)).await;
+            continue;
+        };
+        'connected: loop {
+            for op in &ops {
+                let Some(now) = *phase.borrow() else { return };
+                let home = session.home.name.clone();
+                let meta = Meta { node: Some(home), phase: Some(now.into()), ..Meta::default() };
+                if !matches!(shared.ask(&mut *client, process, op.clone(), meta).await, Outcome::Ok(..)) {
+                    process = shared.new_process();
+                    break 'connected;
+                }
+            }
+            if tokio::time::timeout(SAMPLE_EVERY, phase.wait_for(Option::is_none)).await.is_ok() {
+                return;
+            }
+        }
+        let _ = tokio::time::timeout(HOLD_BACK, phase.wait_for(Option::is_none)).await;
+    }
 }

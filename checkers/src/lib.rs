@@ -11,6 +11,7 @@
 
 pub mod bench;
 mod budget;
+pub mod convergence;
 mod history;
 mod linearizability;
 mod model;
@@ -44,7 +45,7 @@ pub trait Checker: Send + Sync {
 
 /// The checkers of this crate: name and one line each.
 pub fn checkers() -> &'static [(&'static str, &'static str)] {
-    const OWN: [(&str, &str); 4] = [
+    const OWN: [(&str, &str); 5] = [
         (
             linearizability::NAME,
             "each operation seems to take effect at one instant between its call and its return",
@@ -55,6 +56,10 @@ pub fn checkers() -> &'static [(&'static str, &'static str)] {
         ),
         (transactions::LIST_APPEND, "transactions that append to lists keep their consistency model"),
         (transactions::RW_REGISTER, "transactions that overwrite registers keep their consistency model"),
+        (
+            convergence::NAME,
+            "replicas that are left alone come to the same state, and nothing acknowledged is missing",
+        ),
     ];
     const ALL: [(&str, &str); OWN.len() + bench::BENCH.len()] = {
         let mut all = [OWN[0]; OWN.len() + bench::BENCH.len()];

@@ -1,4 +1,5 @@
-//! Histories written by hand, each with the verdict in its name: `<verdict>-<model>-<what it shows>.jsonl`.
+//! Histories written by hand, each with the verdict in its name: `<verdict>-<model>-<what it shows>.jsonl`. The model is that
+//! of linearizability; `convergence` stands there for the checker of that name.
 //!
 //! ```text
 //! histories/invalid-register-stale-read.jsonl   ->   invalid, by the model `register`, and why: snapshots/corpus__….snap
@@ -13,12 +14,12 @@
 
 use std::path::Path;
 
-use checkers::{Budget, Checker, ModelName, Validity, jsonl, linearizable};
+use checkers::{Budget, Checker, ModelName, Validity, convergence, jsonl, linearizable};
 
 const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/histories");
 
-/// The model and the verdict that a file's name asks for.
-fn expected(name: &str) -> (ModelName, Validity) {
+/// The checker and the verdict that a file's name asks for.
+fn expected(name: &str) -> (Box<dyn Checker>, Validity) {
     let (verdict, rest) = name.split_once('-').expect("<verdict>-<model>-<what>");
     let validity = match verdict {
         "valid" => Validity::Valid,
@@ -26,17 +27,20 @@ fn expected(name: &str) -> (ModelName, Validity) {
         "invalid" => Validity::Invalid,
         other => panic!("{name}: no verdict is called {other}"),
     };
+    if rest.starts_with("convergence-") {
+        return (Box::new(convergence::convergence(convergence::Options::default())), validity);
+    }
     // Not by the first hyphen: one of the models has one in its name.
     let model = ModelName::ALL.into_iter().find(|model| rest.starts_with(&format!("{model}-")));
-    (model.expect("a model"), validity)
+    (Box::new(linearizable(model.expect("a model"))), validity)
 }
 
 fn judge(test: &str) {
     let name = test.replace('_', "-");
-    let (model, validity) = expected(&name);
+    let (checker, validity) = expected(&name);
     let file = std::fs::read(Path::new(FOLDER).join(format!("{name}.jsonl"))).expect("the file is there");
     let history = jsonl::read(&file[..]).expect("a history");
-    let verdict = linearizable(model).check(&history, &Budget::unlimited());
+    let verdict = checker.check(&history, &Budget::unlimited());
     assert_eq!(verdict.validity, validity, "{name}: {:?}", verdict.reason);
     if validity == Validity::Valid {
         assert!(verdict.anomalies.is_empty() && verdict.reason.is_none(), "{name}: {verdict:?}");
@@ -78,6 +82,14 @@ corpus! {
     invalid_cas_register_found_what_was_gone,
     invalid_cas_register_had_to_win,
     invalid_cas_register_two_winners,
+    invalid_convergence_deleted_key_comes_back,
+    invalid_convergence_diverged_for_good,
+    invalid_convergence_diverged_over_concurrent_writes,
+    invalid_convergence_element_lost_on_one_replica,
+    invalid_convergence_failed_write_is_held,
+    invalid_convergence_garbage,
+    invalid_convergence_lost_write,
+    invalid_convergence_value_from_the_future,
     invalid_kv_append_lost,
     invalid_kv_append_orders_disagree,
     invalid_kv_deleted_key_comes_back,
@@ -94,6 +106,14 @@ corpus! {
     invalid_register_torn_end,
     invalid_register_value_from_nowhere,
     invalid_register_value_from_the_future,
+    unknown_convergence_a_replica_is_silent,
+    unknown_convergence_a_write_is_still_open,
+    unknown_convergence_no_replica_was_named,
+    unknown_convergence_nobody_says_it_was_healed,
+    unknown_convergence_not_apart_for_long_enough,
+    unknown_convergence_nothing_read_in_the_end,
+    unknown_convergence_one_key_was_not_read,
+    unknown_convergence_one_replica_still_moves,
     unknown_kv_append_to_a_number,
     unknown_register_nothing_to_judge,
     unknown_register_operation_it_does_not_know,
@@ -101,6 +121,10 @@ corpus! {
     valid_cas_register_chain,
     valid_cas_register_crashed_write_witnessed_by_failure,
     valid_cas_register_creates_what_is_absent,
+    valid_convergence_either_of_two_concurrent_writes,
+    valid_convergence_one_replica_comes_last,
+    valid_convergence_sets_without_faults,
+    valid_convergence_unknown_write_supersedes,
     valid_kv_append_text,
     valid_kv_delete_says_whether_it_existed,
     valid_register_crashed_twice_seen_twice,

@@ -5,6 +5,7 @@ use crate::{exit, judge, report, scenario::Bounds, scenario::diagnostic::did_you
 use anyhow::{anyhow, bail};
 use checkers::{
     Checker, ModelName, Op, OpOutcome, Operation, SequentialOptions, Validity, Value, bench,
+    convergence::{self, convergence},
     formats::{Format, NilReads, Options},
     linearizable_from, sequential,
     transactions::{self, ConsistencyModel, KeyAssumptions, list_append, rw_register},
@@ -30,6 +31,9 @@ pub(super) struct Args {
     /// guarantees: linearizable, if writes take effect in the order of real time
     #[arg(long)]
     keys: Option<String>,
+    /// For convergence: how long replicas must have stood still, and differed, to have diverged for good [default: 10s]
+    #[arg(long)]
+    stand_still: Option<Span>,
     /// What is there at first, as JSON: what each key holds, a counter's number, a list of elements, a semaphore's permits.
     /// In edn and json histories reads of null say nothing then
     #[arg(long, default_value = "null")]
@@ -112,7 +116,21 @@ fn choose(args: &Args, initial: &Value) -> anyhow::Result<Box<dyn Checker>> {
         true => bail!("--{flag} means nothing to the checker {}", args.checker),
         false => Ok(()),
     };
+    if args.checker != "convergence" {
+        needless("stand-still", args.stand_still.is_some())?;
+    }
     match args.checker.as_str() {
+        "convergence" => {
+            needless("model", args.model.is_some())?;
+            needless("initial", *initial != Value::Nil)?;
+            needless("consistency-model", args.consistency_model.is_some())?;
+            needless("keys", args.keys.is_some())?;
+            let mut options = convergence::Options::default();
+            if let Some(span) = args.stand_still {
+                options.stand_still_ns = span.ns();
+            }
+            Ok(Box::new(convergence(options)))
+        }
         "linearizable" => {
             needless("consistency-model", args.consistency_model.is_some())?;
             needless("keys", args.keys.is_some())?;

@@ -1,7 +1,7 @@
 //! Charts as SVG: latency over time, rate over time, percentiles. Faults are bands behind the data.
 
 use super::ms;
-use crate::run::Record;
+use crate::{run::Record, worker::SAMPLE};
 use checkers::{
     OpOutcome, Operation,
     performance::{Performance, Series},
@@ -99,6 +99,13 @@ fn legend(rows: &[(String, &str)]) -> Markup {
     }
 }
 
+/// The bands that are there, for the legend.
+fn fault_rows(record: &Record) -> impl Iterator<Item = (String, &'static str)> {
+    let happened = |kind: &&str| record.faults.iter().any(|f| f.kind.name() == *kind);
+    let kinds = ["kill", "pause", "partition", "slow"];
+    kinds.into_iter().filter(happened).map(|kind| (kind.to_owned(), band(kind)))
+}
+
 fn svg(label: &str, body: Markup) -> Markup {
     html! { svg viewBox=(format!("0 0 {W} {H}")) role="img" aria-label=(label) { (body) } }
 }
@@ -108,10 +115,15 @@ fn span(operations: &[Operation], record: &Record) -> f64 {
     (last.saturating_sub(record.load_start_ns) as f64 / 1e9).max(0.001)
 }
 
+/// Whether the tester asked it beside the load.
+fn sampled(o: &Operation) -> bool {
+    o.meta.phase.as_deref() == Some(SAMPLE)
+}
+
 /// Each operation a point: when it was due, how long its user waited.
 pub(super) fn latency(operations: &[Operation], record: &Record) -> Markup {
     let due = |o: &Operation| o.meta.intended.unwrap_or(o.call).min(o.call);
-    let load = operations.iter().filter(|o| due(o) >= record.load_start_ns);
+    let load = operations.iter().filter(|o| due(o) >= record.load_start_ns && !sampled(o));
     let points: Vec<(f64, f64, &Operation)> = load
         .filter_map(|o| Some((o, o.ret?)))
         .map(|(o, ret)| {
@@ -130,9 +142,7 @@ pub(super) fn latency(operations: &[Operation], record: &Record) -> Markup {
     names.dedup();
     let colour = |name: &str| COLOURS[names.iter().position(|n| n == name).unwrap_or(0) % COLOURS.len()];
     let mut rows: Vec<(String, &str)> = names.iter().map(|n| (n.clone(), colour(n))).collect();
-    let happened = |kind: &&&str| record.faults.iter().any(|f| f.kind.name() == **kind);
-    let kinds = ["kill", "pause", "partition", "slow"];
-    rows.extend(kinds.iter().filter(happened).map(|kind| ((*kind).to_owned(), band(kind))));
+    rows.extend(fault_rows(record));
     let thin = points.len().div_ceil(MAX_POINTS).max(1);
     let body = html! {
         (plane.bands(record)) (plane.frame("ms"))
@@ -159,7 +169,7 @@ pub(super) fn rate(operations: &[Operation], record: &Record) -> Markup {
     let seconds = span(operations, record);
     let buckets = (seconds.ceil() as usize).clamp(1, 3600);
     let mut count = [vec![0u32; buckets], vec![0; buckets], vec![0; buckets]];
-    for o in operations {
+    for o in operations.iter().filter(|o| !sampled(o)) {
         let Some(at) = o.ret.or(Some(o.call)).and_then(|t| t.checked_sub(record.load_start_ns)) else {
             continue;
         };
@@ -189,6 +199,34 @@ pub(super) fn rate(operations: &[Operation], record: &Record) -> Markup {
         (legend(&lines.map(|(name, colour)| (name.to_owned(), colour))))
     };
     svg("rate over time", body)
+}
+
+/// On how many keys replicas certainly differed, in buckets of the run's clock that begin with it.
+pub(super) fn divergent_keys(keys: &[u64], bucket_ns: u64, record: &Record) -> Markup {
+    let since = |ns: u64| ns.saturating_sub(record.load_start_ns) as f64 / 1e9;
+    let seconds = since(bucket_ns.saturating_mul(keys.len() as u64).max(record.load_end_ns)).max(0.001);
+    let most = keys.iter().copied().max().unwrap_or(0).max(4);
+    // A multiple of four, for the marks on the axis.
+    let plane = Plane { seconds, low: 0.0, high: most.next_multiple_of(4) as f64, log: false };
+    let shown = keys.iter().enumerate().filter(|(at, _)| (*at as u64 + 1) * bucket_ns > record.load_start_ns);
+    let mut area = String::new();
+    let mut last = 0.0;
+    for (at, count) in shown {
+        let (from, to) = (since(at as u64 * bucket_ns), since((at as u64 + 1) * bucket_ns));
+        let y = px(plane.y(*count as f64));
+        area += &format!("{},{y} {},{y} ", px(plane.x(from)), px(plane.x(to)));
+        last = to;
+    }
+    let floor = px(plane.y(0.0));
+    let points = format!("{},{floor} {area}{},{floor}", px(plane.x(0.0)), px(plane.x(last)));
+    let rows: Vec<(String, &str)> =
+        std::iter::once(("divergent keys".to_owned(), COLOURS[0])).chain(fault_rows(record)).collect();
+    let body = html! {
+        (plane.bands(record)) (plane.frame(""))
+        polygon points=(points) fill=(COLOURS[0]) fill-opacity=".25" stroke=(COLOURS[0]) stroke-width="1.2" {}
+        (legend(&rows))
+    };
+    svg("divergent keys over time", body)
 }
 
 /// Response time over percentile, a line for each path; the axis is stretched towards the slow end.

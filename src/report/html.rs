@@ -4,7 +4,7 @@
 //! No fonts, no requests: the page can be mailed. Charts are SVG from the module `chart`, counterexamples from `timeline`
 //! and `cycle`. One small script, in the page, goes through the orders of a counterexample; without it the page says the same.
 
-use super::{chart, cycle, ms, text, timeline, words};
+use super::{chart, cycle, ms, replicas, text, timeline, words};
 use crate::{judge, judge::Results, plan::TestPlan, store::Store};
 use anyhow::Result;
 use checkers::{Anomaly, Operation, Validity, Verdict};
@@ -57,6 +57,7 @@ fn page(r: &Results, plan: &TestPlan, operations: &[Operation]) -> Markup {
     };
     let main = html! {
         @for v in r.verdicts() { (verdict(v)) }
+        (replicas::html(r))
         section {
             h2 { "Latency over time" }
             p { "Response time of each operation, from when it was due; logarithmic. Bands are faults in force." }
@@ -98,7 +99,7 @@ fn verdict(v: &Verdict) -> Markup {
 
 /// Whether a figure can stand in a line.
 fn is_short(value: &Json) -> bool {
-    !value.as_array().is_some_and(|list| list.len() > 20)
+    !value.is_object() && !value.as_array().is_some_and(|list| list.len() > 20)
 }
 
 /// Where several keys are explained: a choice of one, for the script.

@@ -1,6 +1,6 @@
 //! Results as text for a terminal.
 
-use super::{ms, words};
+use super::{ms, replicas, words};
 use crate::judge::Results;
 use checkers::{
     Validity, Verdict,
@@ -68,6 +68,7 @@ pub fn render(r: &Results) -> String {
         out += &format!("\n{}", verdict(v, "see report.html"));
     }
     out += &format!("\n{}", operations(r));
+    out += &replicas::text(r);
     out += &format!("\n{}", faults(r));
     out += &format!("\n{}", latencies(r));
     out += &format!("\n{}: seed {}, everything in {}\n", word(r.valid), r.seed, r.folder);

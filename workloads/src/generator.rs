@@ -13,4 +13,9 @@ pub trait Generator: Send {
     fn completed(&mut self, op: &Op, ret: &Ret);
     /// What is to be asked through every node once the cluster is healed: reads of all that was ever touched.
     fn final_ops(&self) -> Vec<Op>;
+    /// Reads of all that a replica holds, if replicas are to be watched: asked of every node, again and again, through the
+    /// run and, instead of [`Generator::final_ops`], after it.
+    fn samples(&self) -> Vec<Op> {
+        vec![]
+    }
 }

@@ -6,17 +6,19 @@
 //!                                                       └───────────── completed ──────────────────┘
 //! ```
 //!
-//! Reading order: [`client`], [`generator`], [`pace`], [`register`].
+//! Reading order: [`client`], [`generator`], [`pace`], [`register`], [`convergence`].
 //!
 //! Generators are pure: randomness is an argument and they never see a clock. This crate does not run anything; the
 //! controller does.
 
 pub mod client;
+pub mod convergence;
 pub mod generator;
 pub mod pace;
 pub mod register;
 
 pub use client::{Client, Outcome, Served};
+pub use convergence::Convergence;
 pub use generator::Generator;
 pub use pace::Pace;
 pub use register::Register;
@@ -24,13 +26,23 @@ pub use register::Register;
 use checkers::ReadMode;
 use serde::{Deserialize, Serialize};
 
-/// The workloads: name, what it does, and the model it is judged by.
-pub const WORKLOADS: &[Info] = &[Info {
-    name: "register",
-    doc: "read, write and compare-and-set over a handful of hot keys with unique values",
-    model: "cas-register",
-    ops: &["read", "write", "cas"],
-}];
+/// The workloads: name, what it does, and how it is judged.
+pub const WORKLOADS: &[Info] = &[
+    Info {
+        name: "register",
+        doc: "read, write and compare-and-set over a handful of hot keys with unique values",
+        checkers: &["linearizable"],
+        model: "cas-register",
+        ops: &["read", "write", "cas"],
+    },
+    Info {
+        name: "convergence",
+        doc: "write, compare-and-set and stale reads of every replica over a few keys that stay",
+        checkers: &["convergence", "linearizable"],
+        model: "cas-register",
+        ops: &["read", "write", "cas"],
+    },
+];
 
 /// A workload as `tribunal list` shows it.
 #[derive(Clone, Copy, Debug)]
@@ -39,6 +51,8 @@ pub struct Info {
     pub name: &'static str,
     /// One line.
     pub doc: &'static str,
+    /// The checkers that judge it, by their names in `checkers::checkers()`.
+    pub checkers: &'static [&'static str],
     /// The model by which the linearizability checker judges it.
     pub model: &'static str,
     /// The operations it can ask for.
@@ -53,7 +67,8 @@ pub struct WorkloadSpec {
     pub name: String,
     /// Keys in use at any moment. Few, so that operations meet.
     pub keys: u32,
-    /// A key is retired after this many operations and a fresh one takes its place, so that judging stays cheap.
+    /// A key is retired after this many operations and a fresh one takes its place, so that judging stays cheap. The keys of
+    /// the workload `convergence` stay.
     pub ops_per_key: u32,
     /// How often each operation is asked for, relative to the others.
     pub mix: Mix,
@@ -126,6 +141,12 @@ impl WorkloadSpec {
                 "a `mix` of nothing asks for nothing; give one of read, write, cas a share".to_owned(),
             );
         }
+        if self.name == "convergence" && !matches!(self.read_mode, ReadMode::Default | ReadMode::Stale) {
+            return Some(format!(
+                "the `read-mode` of the workload convergence is stale, for it looks at replicas; {} is none of that",
+                self.read_mode
+            ));
+        }
         None
     }
 
@@ -142,6 +163,9 @@ impl WorkloadSpec {
 
     /// The generator of its operations.
     pub fn build(&self) -> Box<dyn Generator> {
-        Box::new(Register::new(self))
+        match self.name.as_str() {
+            "convergence" => Box::new(Convergence::new(self)),
+            _ => Box::new(Register::new(self)),
+        }
     }
 }

@@ -110,7 +110,8 @@ impl FromStr for Kind {
     }
 }
 
-/// What else is known of an event. Everything is optional, and no verdict on correctness depends on it.
+/// What else is known of an event. Everything is optional. Of the verdicts only that on convergence depends on any of it: on the
+/// `node` of a stale read.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Meta {
     /// The node that was asked.
@@ -131,7 +132,8 @@ pub struct Meta {
     pub rounds: Option<u32>,
     /// Whether the node passed it on to another.
     pub forwarded: Option<bool>,
-    /// Phase of the test: absent for the load; `warm-up`, `settle` or `final` around it.
+    /// Phase of the test: absent for the load; `sample` for what the tester itself reads
+    /// meanwhile, `warm-up`, `settle` or `final` around it.
     pub phase: Option<Arc<str>>,
 }
 

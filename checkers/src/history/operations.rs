@@ -126,6 +126,14 @@ impl<'a> Operations<'a> {
         }
     }
 
+    /// When its completion was recorded, whatever it says; `None` if it was still open when the history ended.
+    pub(crate) fn recorded(&self, id: usize) -> Option<u64> {
+        match self.events.pairing().spans[id].end {
+            NO_END => None,
+            end => Some(self.events.time(end)),
+        }
+    }
+
     /// What one of them asks for, as numbers; `None` if that has no form in numbers.
     pub(crate) fn asked(&self, id: usize) -> Option<Asked> {
         self.events.asked(self.events.pairing().spans[id].call)
