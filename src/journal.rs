@@ -57,6 +57,9 @@ pub struct Counts {
     pub info: AtomicU64,
 }
 
+/// Is shown every event.
+pub type Watch = Box<dyn FnMut(&Event) + Send>;
+
 /// Ends the journal.
 pub struct Writer {
     journal: Journal,
@@ -64,8 +67,13 @@ pub struct Writer {
 }
 
 impl Journal {
-    /// Opens the journal of a run, which writes to a new file.
-    pub fn open(path: &Path, header: &Header, clock: Clock) -> Result<(Journal, Writer)> {
+    /// Opens the journal of a run, which writes to a new file. Whoever watches is shown every event once it is written.
+    pub fn open(
+        path: &Path,
+        header: &Header,
+        clock: Clock,
+        watch: Option<Watch>,
+    ) -> Result<(Journal, Writer)> {
         let place = path.display().to_string();
         let file = File::create(path).with_context(|| format!("cannot write {place}"))?;
         let mut out = BufWriter::with_capacity(1 << 18, file);
@@ -83,7 +91,7 @@ impl Journal {
         let writer = journal.clone();
         let thread = std::thread::Builder::new()
             .name("journal".to_owned())
-            .spawn(move || writer.write_all(out).with_context(|| format!("cannot write {place}")))?;
+            .spawn(move || writer.write_all(out, watch).with_context(|| format!("cannot write {place}")))?;
         Ok((journal.clone(), Writer { journal, thread: Some(thread) }))
     }
 
@@ -120,7 +128,7 @@ impl Journal {
         self.shared.pending.lock().unwrap_or_else(|e| e.into_inner())
     }
 
-    fn write_all(&self, mut out: impl Write) -> std::io::Result<()> {
+    fn write_all(&self, mut out: impl Write, mut watch: Option<Watch>) -> std::io::Result<()> {
         let mut batch = Vec::new();
         loop {
             let closed = {
@@ -134,6 +142,9 @@ impl Journal {
             if let Err(e) = written.and_then(|()| out.flush()) {
                 self.shared.failed.store(true, Relaxed);
                 return Err(e);
+            }
+            if let Some(watch) = &mut watch {
+                batch.iter().for_each(&mut *watch);
             }
             batch.clear();
             if closed {

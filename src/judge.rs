@@ -11,7 +11,8 @@ use crate::{
 };
 use anyhow::{Context, Result, bail};
 use checkers::{
-    Budget, Checker, History, ModelName, OpOutcome, Operation, Validity, Value, Verdict, bench, convergence,
+    Budget, Checker, Cut, History, ModelName, OpOutcome, Operation, Validity, Value, Verdict, bench,
+    convergence,
     formats::{self, Format, Options},
     jsonl, linearizable,
     performance::{self, Performance},
@@ -110,7 +111,12 @@ pub fn history_file(path: &Path) -> PathBuf {
 
 /// Says on stderr that a history was cut off, if it was.
 pub fn note_cut(path: &Path, history: &History) {
-    if let Some(cut) = &history.cut {
+    note_torn(path, history.cut.as_ref());
+}
+
+/// The same of a history that was not kept.
+pub fn note_torn(path: &Path, cut: Option<&Cut>) {
+    if let Some(cut) = cut {
         eprintln!(
             "note: {} is cut off at line {}: {}; going on with what is before",
             path.display(),
@@ -183,21 +189,34 @@ pub fn checker(name: &str, plan: &TestPlan) -> Result<Box<dyn Checker>> {
 }
 
 /// Judges a run from what is in its folder.
-pub fn judge(history: &Path, plan: &TestPlan, record: Record, folder: &Path) -> Result<Results> {
+pub fn judge(history: &Path, plan: &TestPlan, mut record: Record, folder: &Path) -> Result<Results> {
     let history = read_history(history)?;
     let operations = history.operations().context("the history that was recorded is broken")?;
     let workload = &plan.scenario.workload;
     let info = workload.info();
     let mut checkers = BTreeMap::new();
+    let bounds = &plan.scenario.bounds;
     for name in info.checkers {
-        let mut verdict = bounded(&*checker(name, plan)?, &history, &plan.scenario.bounds);
+        let seen = if *name == "linearizable" { record.online.take() } else { None };
+        let mut verdict = match seen {
+            Some(verdict) if verdict.validity == Validity::Valid => verdict,
+            // For evidence, and since who sees everything may know more.
+            _ => bounded(&*checker(name, plan)?, &history, bounds),
+        };
         if *name == "linearizable" && verdict.validity == Validity::Invalid {
             note_what_still_holds(&mut verdict, &history, Value::Nil);
         }
         checkers.insert(verdict.checker.clone(), verdict);
     }
     if logs_were_looked_through(&history) {
-        let verdict = bounded(&bench::log_patterns(), &history, &plan.scenario.bounds);
+        let verdict = bounded(&bench::log_patterns(), &history, bounds);
+        checkers.insert(verdict.checker.clone(), verdict);
+    }
+    let wanted = &plan.scenario.objectives;
+    let verdict = bounded(&bench::availability(wanted.availability), &history, bounds);
+    checkers.insert(verdict.checker.clone(), verdict);
+    if !wanted.latency.0.is_empty() {
+        let verdict = bounded(&bench::latency(wanted.latency.clone()), &history, bounds);
         checkers.insert(verdict.checker.clone(), verdict);
     }
     let kinds = workload.ops();
@@ -211,7 +230,7 @@ pub fn judge(history: &Path, plan: &TestPlan, record: Record, folder: &Path) -> 
         schedule: &plan.schedule,
     });
     checkers.insert(guarded.checker.clone(), guarded);
-    let objectives = objectives(&plan.scenario.objectives, &checkers);
+    let objectives = objectives(wanted, &checkers);
     checkers.extend(objectives.map(|verdict| (verdict.checker.clone(), verdict)));
     let (all, by_operation) = tallies(&operations);
     // Warming up and final reads are no load.

@@ -179,7 +179,7 @@ mod tests {
         let store = Store::create(folder, "logs", "20260101T000000Z").unwrap();
         let path = store.file("history.jsonl");
         let header = Header::new("logs", 1, "", vec![]);
-        let (journal, writer) = journal::Journal::open(&path, &header, Clock::start()).unwrap();
+        let (journal, writer) = journal::Journal::open(&path, &header, Clock::start(), None).unwrap();
         let leader = Op::Custom { f: "leader".into(), key: None, value: "n1".into() };
         journal.record(Process::Observer, Kind::Info, leader, None, Meta::default());
         writer.close().unwrap();

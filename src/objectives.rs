@@ -6,6 +6,7 @@
 //!                        converged between 4.9 s and 5.1 s   nobody knows
 //!                        not converged                       says the verdict on convergence; nothing to add
 //! ```
+//! Availability and latencies have checkers of their own, which are told what is demanded.
 
 use crate::scenario::Objectives;
 use checkers::{Anomaly, Validity, Verdict};
@@ -76,7 +77,7 @@ mod tests {
         let mut convergence = Verdict::unknown("convergence", "still converging");
         let time = |(a, b): (u64, u64)| json!({"at_least_ns": a * 1_000_000, "at_most_ns": b * 1_000_000});
         convergence.stats.insert("converged".to_owned(), converged.map_or(serde_json::Value::Null, time));
-        let wanted = Objectives { converge_within: limit_ms.map(Span::ms) };
+        let wanted = Objectives { converge_within: limit_ms.map(Span::ms), ..Objectives::default() };
         let verdicts = BTreeMap::from([("convergence".to_owned(), convergence)]);
         objectives(&wanted, &verdicts).map(|v| {
             assert_eq!(v.checker, NAME);

@@ -12,7 +12,7 @@ use crate::{
     adapter::Adapter,
     clock::Clock,
     cluster::Defendant,
-    journal::{Counts, Journal},
+    journal::{Counts, Journal, Watch},
     judge,
     plan::{TestPlan, stream},
     progress::Progress,
@@ -21,7 +21,7 @@ use crate::{
     worker::{self, Arrivals, Shared},
 };
 use anyhow::{Result, bail};
-use checkers::{Header, Kind, Meta, Op, Process};
+use checkers::{Budget, Event, Header, Kind, Meta, Online, Op, Process, Verdict, online};
 use nemesis::{Nemesis, Notice, Receipt};
 use rand::RngExt;
 use serde::Serialize;
@@ -65,6 +65,9 @@ pub struct Record {
     pub interrupted: bool,
     /// The run was ended at the first violation, as was asked.
     pub stopped_early: bool,
+    /// What the judge said that watched the run, if there was one.
+    #[serde(skip)]
+    pub online: Option<Verdict>,
 }
 
 /// A change of leadership as seen from outside.
@@ -101,6 +104,39 @@ pub struct Trial {
     pub interrupt: watch::Receiver<bool>,
     /// Whether to stop at the first violation.
     pub fail_fast: bool,
+    /// Whether to judge while the run goes on.
+    pub online: bool,
+}
+
+/// The judge that watches a run, and whether it has seen a violation.
+struct Watched {
+    judge: Arc<Mutex<Box<dyn Online>>>,
+    violated: watch::Receiver<bool>,
+}
+
+/// A judge to watch the run if one is needed, and what shows it the events. Workloads that are not judged for linearizability have none.
+fn watched(trial: &Trial) -> (Option<Watched>, Option<Watch>) {
+    let scenario = &trial.plan.scenario;
+    let info = scenario.workload.info();
+    let wanted = trial.fail_fast || scenario.fail_fast || trial.online || scenario.online;
+    let (true, true, Ok(model)) = (wanted, info.checkers.contains(&"linearizable"), info.model.parse())
+    else {
+        return (None, None);
+    };
+    let budget = Budget::new(Arc::default(), scenario.bounds.check_memory_mb << 20);
+    let judge = Arc::new(Mutex::new(online(model, budget)));
+    let (violation, violated) = watch::channel(false);
+    let shown = judge.clone();
+    let see = move |event: &Event| {
+        let mut judge = shown.lock().unwrap_or_else(|e| e.into_inner());
+        judge.see(event);
+        violation.send_if_modified(|known| {
+            let news = !*known && judge.violation().is_some();
+            *known |= news;
+            news
+        });
+    };
+    (Some(Watched { judge, violated }), Some(Box::new(see)))
 }
 
 /// Runs a trial up to the teardown. An error means that it could not be set up or written down; the cluster is torn
@@ -146,7 +182,8 @@ async fn phases(trial: &Trial, progress: &Progress) -> Result<Record> {
     let clock = Clock::start();
     let nodes: Vec<String> = trial.plan.nodes.iter().map(|n| n.to_string()).collect();
     let header = Header::new(scenario.name.clone(), trial.plan.seed, trial.started.clone(), nodes);
-    let (journal, writer) = Journal::open(&trial.store.file("history.jsonl"), &header, clock)?;
+    let (watched, see) = watched(trial);
+    let (journal, writer) = Journal::open(&trial.store.file("history.jsonl"), &header, clock, see)?;
 
     let nemesis = nemesis(trial, &journal, clock, progress);
     progress.phase("setting up");
@@ -201,7 +238,7 @@ async fn phases(trial: &Trial, progress: &Progress) -> Result<Record> {
     let over = async { while workers.join_next().await.is_some() {} };
     tokio::select! {
         () = over => {}
-        () = first_violation(trial) => record.stopped_early = true,
+        () = first_violation(trial, watched.as_ref()) => record.stopped_early = true,
         () = interrupted(&mut interrupt) => record.interrupted = true,
     }
     record.load_end_ns = clock.now();
@@ -239,6 +276,9 @@ async fn phases(trial: &Trial, progress: &Progress) -> Result<Record> {
     record.journal_failed = journal.failed();
     progress.phase("tearing down");
     writer.close()?;
+    if let Some(watched) = watched.filter(|_| trial.online || scenario.online) {
+        record.online = Some(watched.judge.lock().unwrap_or_else(|e| e.into_inner()).finish());
+    }
     Ok(record)
 }
 
@@ -409,26 +449,13 @@ async fn interrupted(interrupt: &mut watch::Receiver<bool>) {
 
 /// Returns when the history so far is not linearizable any more, if the run shall stop at that; otherwise never. What
 /// is wrong with the beginning of a history cannot be mended by its end, so looking early is sound.
-async fn first_violation(trial: &Trial) {
-    let path = trial.store.file("history.jsonl");
-    let bounds = trial.plan.scenario.bounds.clone();
-    // Of the others not all are prefix-closed.
-    let linearizable = trial.plan.scenario.workload.info().checkers.contains(&"linearizable");
-    if !(linearizable && (trial.fail_fast || trial.plan.scenario.fail_fast)) {
-        return std::future::pending().await;
+async fn first_violation(trial: &Trial, watched: Option<&Watched>) {
+    if let (true, Some(watched)) = (trial.fail_fast || trial.plan.scenario.fail_fast, watched)
+        && watched.violated.clone().wait_for(|violated| *violated).await.is_ok()
+    {
+        return;
     }
-    loop {
-        tokio::time::sleep(Duration::from_millis(1000)).await;
-        let (path, bounds, plan) = (path.clone(), bounds.clone(), trial.plan.clone());
-        let look = tokio::task::spawn_blocking(move || {
-            let history = judge::read_history(&path).ok()?;
-            let checker = judge::checker("linearizable", &plan).ok()?;
-            Some(judge::bounded(&*checker, &history, &bounds).validity)
-        });
-        if look.await.ok().flatten() == Some(checkers::Validity::Invalid) {
-            return;
-        }
-    }
+    std::future::pending().await
 }
 
 async fn watch_leaders(defendant: Arc<dyn Defendant>, journal: Journal, seen: Arc<Mutex<Vec<Leader>>>) {

@@ -61,6 +61,9 @@ pub struct Scenario {
     pub objectives: Objectives,
     /// Ends the run at the first violation instead of at the time limit.
     pub fail_fast: bool,
+    /// Judges linearizability while the run goes on: for soaks, whose history is more than memory holds.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub online: bool,
     /// What must not be in the nodes' logs.
     #[serde(skip_serializing_if = "LogsSpec::is_default")]
     pub logs: LogsSpec,

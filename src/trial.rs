@@ -32,6 +32,8 @@ pub struct Options {
     pub quiet: bool,
     /// Stop at the first violation instead of at the time limit.
     pub fail_fast: bool,
+    /// Judge linearizability while the run goes on.
+    pub online: bool,
     /// Becomes true when the run shall end early.
     pub interrupt: watch::Receiver<bool>,
     /// The program that runs the bundled cluster's nodes.
@@ -45,6 +47,7 @@ impl Options {
             store: store.into(),
             quiet: false,
             fail_fast: false,
+            online: false,
             interrupt: watch::channel(false).1,
             program: std::env::current_exe().context("cannot find the path of this program")?,
         })
@@ -144,7 +147,8 @@ pub async fn drive_null(scenario: &Scenario, options: &Options) -> Result<f64> {
     let adapter: Arc<dyn Adapter> = Arc::new(Null::default());
     let defendant = Arc::new(External::new(adapter.clone(), plan.nodes.clone()));
     let interrupt = options.interrupt.clone();
-    let trial = Trial { plan, adapter, defendant, store, started, interrupt, fail_fast: false };
+    let trial =
+        Trial { plan, adapter, defendant, store, started, interrupt, fail_fast: false, online: false };
     let record = run::run(&trial, &progress).await?;
     let seconds = (record.load_end_ns - record.load_start_ns) as f64 / 1e9;
     Ok(record.load_operations as f64 / seconds)
@@ -199,6 +203,7 @@ async fn carry_out(
         started,
         interrupt: options.interrupt.clone(),
         fail_fast: options.fail_fast,
+        online: options.online,
     };
     let is_ours = !trial.adapter.ports().is_empty();
     let mut record = run::run(&trial, &progress).await?;

@@ -2,16 +2,25 @@
 
 use super::{Failure, OrArguments};
 use crate::{exit, judge, report, scenario::Bounds, scenario::diagnostic::did_you_mean};
-use anyhow::{anyhow, bail};
+use anyhow::{Context, anyhow, bail};
 use checkers::{
-    Checker, ModelName, Op, OpOutcome, Operation, SequentialOptions, Validity, Value, bench,
+    Budget, Checker, ModelName, Op, OpOutcome, Operation, SequentialOptions, Validity, Value, Verdict, bench,
     convergence::{self, convergence},
     formats::{Format, NilReads, Options},
+    jsonl::Reader,
     linearizable_from, sequential,
     transactions::{self, ConsistencyModel, KeyAssumptions, list_append, rw_register},
 };
 use nemesis::Span;
-use std::path::PathBuf;
+use std::{
+    fs::File,
+    io::BufReader,
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+};
 
 /// A stored history and how to judge it.
 #[derive(Debug, clap::Args)]
@@ -53,12 +62,18 @@ pub(super) struct Args {
     /// Write the verdict as a page, with the evidence drawn, to this file
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
+    /// For linearizable: judge event by event, in memory that does not grow with the file; without minimal evidence
+    #[arg(long)]
+    online: bool,
 }
 
 pub(super) fn main(args: Args) -> Result<u8, Failure> {
     let initial = initial(&args.initial).or_arguments()?;
     let checker = choose(&args, &initial).or_arguments()?;
     let path = judge::history_file(&args.file);
+    if args.online {
+        return online(&args, &initial, &path);
+    }
     // As for Knossos: a register that is never absent was not read.
     let nil_reads = if initial == Value::Nil { NilReads::Absent } else { NilReads::Unknown };
     // A file that is missing or broken is a wrong argument: there is nothing to judge.
@@ -88,10 +103,51 @@ pub(super) fn main(args: Args) -> Result<u8, Failure> {
             .map_err(|e| anyhow!("cannot write {}: {e}", page.display()))
             .or_arguments()?;
     }
+    tell(&args, &verdict)
+}
+
+/// Judges while it reads.
+fn online(args: &Args, initial: &Value, path: &Path) -> Result<u8, Failure> {
+    let refuse = |why: &str| Err(Failure::Arguments(anyhow!("--online {why}")));
+    if args.checker != "linearizable" {
+        return refuse("means nothing to the other checkers than linearizable");
+    }
+    if *initial != Value::Nil || args.html.is_some() || args.keyed.is_some() {
+        return refuse("does not go with --initial, --keyed and --html");
+    }
+    let model = model(args).or_arguments()?;
+    let file = File::open(path).with_context(|| format!("cannot read {}", path.display())).or_arguments()?;
+    let (cancel, bytes) = (Arc::new(AtomicBool::new(false)), args.memory << 20);
+    let (limit, alarm) = (args.time_limit.0, cancel.clone());
+    std::thread::spawn(move || {
+        std::thread::sleep(limit);
+        alarm.store(true, Relaxed);
+    });
+    let mut judge = checkers::online(model, Budget::new(cancel.clone(), bytes));
+    let whose = || format!("in {} (--online reads jsonl only)", path.display());
+    let mut reader =
+        Reader::new(BufReader::with_capacity(1 << 18, file)).with_context(whose).or_arguments()?;
+    while let Some(event) = reader.next().with_context(whose).or_arguments()? {
+        judge.see(&event);
+        if cancel.load(Relaxed) {
+            let why = format!("not decided within {}: event {} was reached", args.time_limit, event.index);
+            return tell(args, &Verdict::unknown("linearizable", why));
+        }
+    }
+    judge::note_torn(path, reader.cut.as_ref());
+    tell(args, &judge.finish())
+}
+
+fn tell(args: &Args, verdict: &Verdict) -> Result<u8, Failure> {
     if args.json {
-        println!("{}", serde_json::to_string(&verdict)?);
+        println!("{}", serde_json::to_string(verdict)?);
     } else {
-        print!("{}", report::text::verdict(&verdict, "--html FILE draws them, --json has them all"));
+        let more = if args.online {
+            "judge without --online for evidence"
+        } else {
+            "--html FILE draws them, --json has them all"
+        };
+        print!("{}", report::text::verdict(verdict, more));
     }
     Ok(exit::of(verdict.validity))
 }

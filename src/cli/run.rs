@@ -66,6 +66,9 @@ pub(super) struct Args {
     /// Stop a run at its first violation, and a repetition at the first run that is not valid
     #[arg(long)]
     fail_fast: bool,
+    /// Judge linearizability while the run goes on, in memory that does not grow with it
+    #[arg(long)]
+    online: bool,
     /// Print results as JSON, one document a run, instead of a report
     #[arg(long)]
     json: bool,
@@ -91,6 +94,7 @@ pub(super) fn main(args: Args) -> Result<u8, Failure> {
         let options = Options {
             quiet: args.json,
             fail_fast: args.fail_fast,
+            online: args.online,
             interrupt: interrupts(),
             ..Options::new(&args.store)?
         };

@@ -1,10 +1,14 @@
 //! What a system has to achieve beside being correct: the section `objectives` of a test file.
 //!
 //! ```yaml
-//! objectives: {converge-within: 5s}
+//! objectives:
+//!   converge-within: 5s
+//!   availability: {max-gap: 10s, recover-within: 5s}
+//!   latency: [{operation: read, p99: 50ms}]
 //! ```
 //! Each objective is a field, left out if nothing is demanded. How they are judged: [`crate::objectives`].
 
+use checkers::bench::{AvailabilityOptions, LatencyObjectives};
 use nemesis::Span;
 use serde::{Deserialize, Serialize};
 use workloads::WorkloadSpec;
@@ -16,6 +20,16 @@ pub struct Objectives {
     /// How soon all replicas must have come to the same state once faults are healed and writing has stopped.
     #[serde(alias = "converge_within", skip_serializing_if = "Option::is_none")]
     pub converge_within: Option<Span>,
+    /// How long nobody may be without service, and how soon everybody must be served again.
+    #[serde(skip_serializing_if = "is_default")]
+    pub availability: AvailabilityOptions,
+    /// How fast operations must be.
+    #[serde(skip_serializing_if = "is_default")]
+    pub latency: LatencyObjectives,
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 impl Objectives {

@@ -112,45 +112,86 @@ pub enum ReadError {
 ///
 /// # Errors
 /// See [`ReadError`]. A torn last line is none: it is dropped, and [`History::cut`] says so.
-pub fn read<R: BufRead>(mut r: R) -> Result<History, ReadError> {
-    let mut line = Vec::with_capacity(512);
-    let mut next = |line: &mut Vec<u8>, number: u64| {
-        line.clear();
-        r.read_until(b'\n', line).map_err(|source| ReadError::Io { line: number, source })
-    };
-    let mut offset = next(&mut line, 1)? as u64;
-    let header = read_header(&line)?;
+pub fn read<R: BufRead>(r: R) -> Result<History, ReadError> {
+    let mut reader = Reader::new(r)?;
     let mut events = Events::default();
-    let mut names = Names::default();
-    let mut cut = None;
-    for number in 2.. {
-        let length = next(&mut line, number)? as u64;
-        if length == 0 {
-            break;
-        }
-        let whole = line.last() == Some(&b'\n');
-        let text = line.trim_ascii();
-        if text.is_empty() {
-            offset += length;
-            continue;
-        }
-        match decode(text, &mut names) {
-            Ok(event) => events.push(event),
-            // A line that is whole, or that is well-formed JSON, was written like this.
-            Err(Broken { torn: true, .. }) if !whole => {
-                let reason = format!(
-                    "line {number} ends after {length} bytes in the middle of an event; it was dropped, the {} events before it are judged",
-                    events.len()
-                );
-                cut = Some(Cut { line: number, offset, dropped: length, reason });
-            }
-            Err(Broken { column, problem, .. }) => {
-                return Err(ReadError::Line { line: number, column, problem });
-            }
-        }
-        offset += length;
+    while let Some(event) = reader.next()? {
+        events.push(event);
     }
-    Ok(History { header, events, cut })
+    Ok(History { header: reader.header, events, cut: reader.cut })
+}
+
+/// A history that is read event by event, for those who cannot keep it.
+pub struct Reader<R> {
+    reader: R,
+    /// Which run it is of.
+    pub header: Header,
+    /// Where and why reading stopped, once it has, if the file has a torn end.
+    pub cut: Option<Cut>,
+    names: Names,
+    line: Vec<u8>,
+    /// Of the last line that was read, from 1.
+    number: u64,
+    /// Where the next line begins.
+    offset: u64,
+    events: u64,
+}
+
+impl<R: BufRead> Reader<R> {
+    /// Reads the header.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    pub fn new(mut reader: R) -> Result<Self, ReadError> {
+        let mut line = Vec::with_capacity(512);
+        let length = reader.read_until(b'\n', &mut line);
+        let offset = length.map_err(|source| ReadError::Io { line: 1, source })? as u64;
+        let header = read_header(&line)?;
+        Ok(Reader { reader, header, cut: None, names: Names::default(), line, number: 1, offset, events: 0 })
+    }
+
+    /// The next event; `None` at the end.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    // An iterator would hand out one error after the other for ever.
+    #[allow(clippy::should_implement_trait)]
+    pub fn next(&mut self) -> Result<Option<Event>, ReadError> {
+        while self.cut.is_none() {
+            self.line.clear();
+            let number = self.number + 1;
+            let length = self.reader.read_until(b'\n', &mut self.line);
+            let length = length.map_err(|source| ReadError::Io { line: number, source })? as u64;
+            if length == 0 {
+                return Ok(None);
+            }
+            self.number = number;
+            let (start, whole) = (self.offset, self.line.last() == Some(&b'\n'));
+            self.offset += length;
+            let text = self.line.trim_ascii();
+            if text.is_empty() {
+                continue;
+            }
+            match decode(text, &mut self.names) {
+                Ok(event) => {
+                    self.events += 1;
+                    return Ok(Some(event));
+                }
+                // A line that is whole, or that is well-formed JSON, was written like this.
+                Err(Broken { torn: true, .. }) if !whole => {
+                    let reason = format!(
+                        "line {number} ends after {length} bytes in the middle of an event; it was dropped, the {} events before it are judged",
+                        self.events
+                    );
+                    self.cut = Some(Cut { line: number, offset: start, dropped: length, reason });
+                }
+                Err(Broken { column, problem, .. }) => {
+                    return Err(ReadError::Line { line: number, column, problem });
+                }
+            }
+        }
+        Ok(None)
+    }
 }
 
 fn read_header(line: &[u8]) -> Result<Header, ReadError> {
