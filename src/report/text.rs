@@ -50,6 +50,9 @@ pub fn verdict(v: &Verdict, rest: &str) -> String {
     if let Some(words) = v.stats.get("still_holds").and_then(|holds| holds["words"].as_str()) {
         let _ = writeln!(out, "{words}");
     }
+    if let Some(words) = service(v) {
+        let _ = writeln!(out, "{words}");
+    }
     const SHOWN: usize = 3;
     for anomaly in v.anomalies.iter().take(SHOWN) {
         let _ = write!(out, "\n{}", words::anomaly(anomaly));
@@ -58,6 +61,20 @@ pub fn verdict(v: &Verdict, rest: &str) -> String {
         let _ = writeln!(out, "\n… and {} more; {rest}", v.anomalies.len() - SHOWN);
     }
     out
+}
+
+/// Of availability: how long nobody was served, and how soon after heals everybody was.
+fn service(v: &Verdict) -> Option<String> {
+    let gap = v.stats.get("all")?["longest_gap"]["ns"].as_u64()?;
+    let mut words = format!("longest time without a success: {} ms", ms(gap));
+    let recoveries = v.stats.get("recoveries").and_then(|all| all.as_array());
+    let took = |recovery: &serde_json::Value| recovery["every_kind_ns"].as_u64();
+    let known: Vec<u64> = recoveries.into_iter().flatten().filter_map(took).collect();
+    if let Some(most) = known.iter().max() {
+        let heals = if known.len() == 1 { "one heal".to_owned() } else { format!("{} heals", known.len()) };
+        let _ = write!(words, "; after {heals} everybody was served again, after {} ms at most", ms(*most));
+    }
+    Some(words)
 }
 
 /// The whole report.

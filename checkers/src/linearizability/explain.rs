@@ -37,7 +37,7 @@ use super::{
 };
 use crate::{
     Anomaly, Budget, OpOutcome, Operation, Operations, Ret, Value,
-    history::{datum::Datum, operations::End, timeline},
+    history::{datum::Datum, events::F, operations::End, timeline},
     model::{Effect, Model},
 };
 
@@ -309,7 +309,19 @@ fn origin<M: Model>(
     let end = guilty.ret.unwrap_or(u64::MAX);
     let mut writers = Vec::new();
     let mut failed = None;
-    for id in (0..operations.len()).filter(|id| operations.key(*id) == Some(key)) {
+    // Most can be told by their numbers: whole operations are dear.
+    let datum = operations.values().find(value);
+    let may_have_left_it = |id: &usize| match operations.asked(*id) {
+        Some(asked) => match asked.f {
+            F::Read | F::Contains => false,
+            F::Write => Some(asked.a) == datum,
+            F::Cas => Some(asked.b) == datum,
+            _ => true,
+        },
+        None => true,
+    };
+    let of_the_key = (0..operations.len()).filter(|id| operations.key(*id) == Some(key));
+    for id in of_the_key.filter(may_have_left_it) {
         let operation = operations.get(id);
         let ret = match &operation.outcome {
             OpOutcome::Ok(ret) => Some(ret),
