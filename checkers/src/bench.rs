@@ -49,7 +49,7 @@ pub use self::{
     stats::stats,
     unique_ids::unique_ids,
 };
-use crate::{Anomaly, Budget, Checker, History, Operations, Validity, Verdict};
+use crate::{Anomaly, Budget, Checker, History, Operation, Operations, Validity, Verdict, timeline};
 
 /// The checkers of the bench: name and one line each.
 pub(crate) const BENCH: [(&str, &str); 19] = [
@@ -100,6 +100,7 @@ where
             Ok(operations) => {
                 let mut findings = Findings::default();
                 (self.judge)(history, operations, &mut findings);
+                findings.draw(operations);
                 findings.verdict(self.name)
             }
         }
@@ -158,6 +159,18 @@ impl Findings {
 
     fn stat(&mut self, name: &str, value: impl Into<Json>) {
         self.stats.insert(name.to_owned(), value.into());
+    }
+
+    /// A picture of each, unless it would be too large to be looked at.
+    fn draw(&mut self, operations: Operations<'_>) {
+        const MOST: usize = 12;
+        for anomaly in self.told.iter_mut().filter(|anomaly| (1..=MOST).contains(&anomaly.operations.len())) {
+            let mut ids = anomaly.operations.clone();
+            ids.sort_unstable();
+            ids.dedup();
+            let drawn: Vec<Operation> = ids.into_iter().map(|id| operations.get(id)).collect();
+            anomaly.picture = Some(timeline::draw(&drawn.iter().collect::<Vec<_>>(), &[]));
+        }
     }
 
     fn verdict(mut self, name: &str) -> Verdict {

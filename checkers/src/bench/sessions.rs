@@ -148,7 +148,7 @@ fn nothing_to_see(guarantee: Guarantee) -> &'static str {
         Guarantee::WritesFollowReads => {
             "by itself it shows only in sets, and no read of a set saw what a session added after it had read the set"
         }
-        Guarantee::Causal => "no operation saw, or had to see, what another had written",
+        Guarantee::Causal => "no read had to choose between several writes",
     }
 }
 
@@ -209,7 +209,7 @@ impl<'a> Judge<'a> {
             self.real_time();
         }
         for circle in std::mem::replace(&mut self.order, Order::new(0)).circles() {
-            self.circle(&circle);
+            self.circle(guarantee, &circle);
         }
     }
 
@@ -328,16 +328,17 @@ impl<'a> Judge<'a> {
         self.faults.push(Fault { message, operations, details });
     }
 
-    /// A read that lacks a write that had to be visible. `through` is the operation that made it so, if another one did.
-    fn missing(&mut self, key: u32, write: u32, through: Option<u32>, read: u32) {
+    /// A read that lacks a write that had to be visible, through these operations if it is not its session's own.
+    fn missing(&mut self, key: u32, write: u32, through: &[u32], read: u32) {
         if self.is_full() {
             self.untold += 1;
             return;
         }
         let (write, read) = (self.written(write), read as usize);
-        let why = match through {
-            Some(through) => format!(", which had to be visible after {}", self.says(through as usize)),
-            None => String::new(),
+        let told: Vec<String> = through.iter().map(|through| self.says(*through as usize)).collect();
+        let why = match &told[..] {
+            [] => String::new(),
+            told => format!(", which had to be visible after {}", told.join(" and ")),
         };
         let message = format!(
             "key {}: {} does not show {}{why}",
@@ -345,11 +346,12 @@ impl<'a> Judge<'a> {
             self.says(read),
             self.says(write)
         );
-        let operations = [write, read].into_iter().chain(through.map(|t| t as usize)).collect();
+        let operations =
+            [write, read].into_iter().chain(through.iter().map(|through| *through as usize)).collect();
         self.fault(operations, message, key);
     }
 
-    fn circle(&mut self, circle: &Circle) {
+    fn circle(&mut self, guarantee: Guarantee, circle: &Circle) {
         if self.is_full() {
             self.untold += 1;
             return;
@@ -362,10 +364,23 @@ impl<'a> Judge<'a> {
             operations.push(from);
             let process = self.operations.get(from).process;
             let because = match why {
-                Why::Saw(read) => {
+                Why::Saw(read, through) => {
                     operations.push(*read as usize);
+                    let mut through: Vec<u32> =
+                        Some(*through).filter(|through| *through != NONE).into_iter().collect();
+                    if guarantee == Guarantee::Causal {
+                        through = self.chain(*read, *write);
+                    }
+                    operations.extend(through.iter().map(|operation| *operation as usize));
+                    let told: Vec<String> =
+                        through.iter().map(|operation| self.says(*operation as usize)).collect();
+                    let after = if told.is_empty() {
+                        String::new()
+                    } else {
+                        format!(" after {}", told.join(" and "))
+                    };
                     format!(
-                        "the first had to be visible to {}, which shows the second",
+                        "the first had to be visible to {}{after}, which shows the second",
                         self.says(*read as usize)
                     )
                 }

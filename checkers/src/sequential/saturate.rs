@@ -35,6 +35,13 @@ pub(super) struct Edge {
     witness: u32,
 }
 
+/// That what a read found comes before it, and no more.
+pub(super) fn reads(acts: &Acts) -> Order {
+    let edge = |act| acts.source(act).filter(|source| *source != NONE);
+    let edges = |act| edge(act).map(|from| Edge { from, round: 0, witness: NONE }).into_iter().collect();
+    Order { before: acts.all.iter().map(edges).collect() }
+}
+
 struct Saturation<'a> {
     acts: &'a Acts,
     width: usize,

@@ -131,18 +131,17 @@ impl Search<'_> {
 
     /// The processes that may write next, the best guess last.
     fn writes(&self) -> Vec<u32> {
-        let mut all: Vec<(bool, u32, u32)> = Vec::new();
+        let mut all: Vec<(u32, u32)> = Vec::new();
         for process in 0..self.done.len() {
             let Some((at, act)) = self.next(process) else { continue };
             if act.leaves == NONE || !self.is_free(at, act) || self.is_awaited(act) {
                 continue;
             }
-            let wanted = self.readers[at as usize] > 0;
-            all.push((wanted, act.operation, process as u32));
+            all.push((act.operation, process as u32));
         }
-        // What was called first is the likely one, and what somebody finds can be used.
-        all.sort_unstable_by_key(|(wanted, operation, _)| (*wanted, std::cmp::Reverse(*operation)));
-        all.into_iter().map(|(.., process)| process).collect()
+        // What was called first is the likely one: most histories are nearly linearizable.
+        all.sort_unstable_by_key(|(operation, _)| std::cmp::Reverse(*operation));
+        all.into_iter().map(|(_, process)| process).collect()
     }
 
     /// Whether somebody else has yet to find what the key holds, and it does not come back.

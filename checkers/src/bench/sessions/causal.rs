@@ -131,20 +131,22 @@ impl Judge<'_> {
                     of_key.iter().find_map(|group| behind(group).checked_sub(1).map(|at| group.1[at]));
                 if let Some(write) = write {
                     self.chances += 1;
-                    self.caused(session, step, write);
+                    self.caused(step, write);
                 }
             }
             Some(Seen::Write(shown)) => {
-                self.chances += 1;
+                let mut others = false;
                 for group in of_key {
                     let Some(at) = behind(group).checked_sub(1) else { continue };
                     let (write, of) = (group.1[at], group.0 as usize);
+                    others |= write != *shown;
                     // What the shown write itself has behind it comes before it already.
                     let place = accesses.writes[write as usize].place;
                     if shown_past.as_ref().is_none_or(|past| past[of] <= place) {
-                        self.order.before(write, *shown, Why::Saw(step.operation));
+                        self.order.before(write, *shown, Why::Saw(step.operation, NONE));
                     }
                 }
+                self.chances += u64::from(others);
             }
             Some(Seen::Set(all)) => {
                 let mut rest = &all[..];
@@ -158,7 +160,7 @@ impl Judge<'_> {
                     }
                     let lost = forced.iter().zip(0..).find(|(write, at)| rest.get(*at) != Some(*write));
                     if let Some((write, _)) = lost {
-                        self.caused(session, step, *write);
+                        self.caused(step, *write);
                     }
                 }
             }
@@ -180,22 +182,64 @@ impl Judge<'_> {
     }
 
     /// A read that lacks what it has behind it.
-    fn caused(&mut self, session: u32, step: &Step, write: u32) {
-        let through = if self.is_full() { None } else { self.witness(session, step, write) };
-        self.missing(step.key, write, through, step.operation);
+    fn caused(&mut self, step: &Step, write: u32) {
+        let through = if self.is_full() { Vec::new() } else { self.chain(step.operation, write) };
+        self.missing(step.key, write, &through, step.operation);
     }
 
-    /// The earlier operation of the session that saw the write, or a later one of the same writer.
-    fn witness(&self, session: u32, step: &Step, write: u32) -> Option<u32> {
+    /// How an operation came to have a write behind it: who saw what of whom, back from the operation to the session of the write.
+    pub(super) fn chain(&self, operation: u32, write: u32) -> Vec<u32> {
+        struct Segment {
+            session: usize,
+            /// The steps that were not looked at before.
+            steps: std::ops::Range<usize>,
+            /// The segment whose step saw a write of this one, and both of them.
+            from: Option<(usize, u32, u32)>,
+        }
         let accesses = self.accesses;
-        let write = &accesses.writes[write as usize];
-        let tells = |other: &&Step| {
-            let mut sources = accesses.sources(other).map(|source| &accesses.writes[source as usize]);
-            sources.any(|source| source.session == write.session && source.place >= write.place)
+        let session = |operation: u32| {
+            let process = self.operations.get(operation as usize).process;
+            accesses.processes.iter().position(|other| *other == process)
         };
-        let steps = accesses.sessions[session as usize].iter();
-        let mut before = steps.take_while(|other| other.operation < step.operation);
-        if write.session == session { None } else { before.find(tells).map(|other| other.operation) }
+        let place = |session: usize, operation: u32| {
+            accesses.sessions[session].partition_point(|step| step.operation < operation)
+        };
+        let wanted = &accesses.writes[write as usize];
+        let Some(start) = session(operation) else { return Vec::new() };
+        let mut reached = vec![0; accesses.sessions.len()];
+        reached[start] = place(start, operation) + 1;
+        let mut segments = vec![Segment { session: start, steps: 0..reached[start], from: None }];
+        let mut at = 0;
+        while at < segments.len() {
+            let (session, steps) = (segments[at].session, segments[at].steps.clone());
+            let goal = place(session, wanted.operation);
+            // The operation itself writes after it has read.
+            if session == wanted.session as usize && steps.contains(&goal) && wanted.operation != operation {
+                let (mut through, mut from) = (Vec::new(), segments[at].from);
+                while let Some((before, saw, seen)) = from {
+                    through.extend([seen, saw]);
+                    from = segments[before].from;
+                }
+                through.retain(|other| *other != operation && *other != wanted.operation);
+                through.dedup();
+                return through;
+            }
+            for step in accesses.sessions[session][steps].iter().rev() {
+                for source in accesses.sources(step) {
+                    let source = &accesses.writes[source as usize];
+                    let (of, until) =
+                        (source.session as usize, place(source.session as usize, source.operation) + 1);
+                    if until > reached[of] {
+                        let steps = reached[of]..until;
+                        reached[of] = until;
+                        let from = Some((at, step.operation, source.operation));
+                        segments.push(Segment { session: of, steps, from });
+                    }
+                }
+            }
+            at += 1;
+        }
+        Vec::new()
     }
 
     /// Sessions that wait for each other saw what came of what they did later.

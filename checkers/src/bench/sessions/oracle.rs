@@ -6,7 +6,7 @@ use rand::{Rng, RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use super::{super::tests::history, *};
-use crate::{History, Op, OpOutcome, Operation, ReadMode, Ret, Validity::*, Value};
+use crate::{Budget, History, Op, OpOutcome, Operation, ReadMode, Ret, Validity::*, Value};
 
 /// What an operation does: the element or value it writes, what it shows, and whether that is a whole set.
 struct Act {
@@ -243,6 +243,16 @@ fn compare(seeds: std::ops::Range<u64>, sets: bool, keys: i64) -> [[u64; 2]; 5] 
                     timeline::draw(&operations.iter().collect::<Vec<_>>(), &[])
                 );
                 told[at][usize::from(expected)] += 1;
+                // The evidence alone is a proof.
+                for anomaly in session(guarantee, options).check(&history, &Budget::unlimited()).anomalies {
+                    let kept: Vec<Operation> =
+                        operations.iter().filter(|o| anomaly.operations.contains(&o.id)).cloned().collect();
+                    assert!(
+                        !fits(&self::acts(&kept), &[guarantee], linearizable_writes, sets),
+                        "seed {seed}, {guarantee:?}: {anomaly:?}\n{}",
+                        timeline::draw(&operations.iter().collect::<Vec<_>>(), &[])
+                    );
+                }
             }
         }
     }

@@ -18,8 +18,9 @@ use crate::transactions::scc;
 pub(super) enum Why {
     /// Through a helper; the reason is told by an edge before or behind.
     Helper,
-    /// This operation saw the later one, though the earlier one had to be visible to it.
-    Saw(u32),
+    /// This operation saw the later one, though the earlier one had to be visible to it; since its session had seen that by
+    /// another operation, if one is named.
+    Saw(u32, u32),
     /// One session wrote both, in this order.
     Session,
     /// A session saw the earlier one by this operation, and then wrote the later one.

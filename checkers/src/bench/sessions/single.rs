@@ -36,6 +36,9 @@ enum Place {
 /// The adds of one session to a set, in its order.
 pub(super) type Adds = FxHashMap<(u32, u32), Vec<u32>>;
 
+/// By session and key: how many writes the session had made, what it saw then for the first time, and by which read.
+type FirstSeen = FxHashMap<(u32, u32), Vec<(u32, u32, u32)>>;
+
 impl Judge<'_> {
     pub(super) fn read_your_writes(&mut self) {
         let accesses = self.accesses;
@@ -48,7 +51,7 @@ impl Judge<'_> {
                     Some(Seen::Nothing) => {
                         if let Some(write) = registers.get(&step.key).and_then(Own::any) {
                             self.chances += 1;
-                            self.missing(step.key, write, None, step.operation);
+                            self.missing(step.key, write, &[], step.operation);
                         }
                     }
                     Some(Seen::Write(shown)) => {
@@ -64,7 +67,7 @@ impl Judge<'_> {
                             .partition_point(|w| (accesses.writes[*w as usize].session as usize) < session);
                         let there = &all[from..];
                         if let Some(lost) = own.iter().zip(0..).find(|(w, at)| there.get(*at) != Some(*w)) {
-                            self.missing(step.key, *lost.0, None, step.operation);
+                            self.missing(step.key, *lost.0, &[], step.operation);
                         }
                     }
                     None => {}
@@ -88,7 +91,7 @@ impl Judge<'_> {
 
     /// All own writes but the one that is shown come before it.
     fn own_before(&mut self, own: &mut Own, places: &mut [Place], shown: u32, read: u32) {
-        let why = Why::Saw(read);
+        let why = Why::Saw(read, NONE);
         let place = places[shown as usize];
         if place != Place::Gone {
             // From now on all that comes behind the shown one comes behind all others.
@@ -141,17 +144,17 @@ impl Judge<'_> {
                 match (last.get(&step.key).copied(), saw) {
                     (Some((Seen::Write(before), through)), Seen::Nothing) => {
                         self.chances += 1;
-                        self.missing(step.key, *before, Some(through), step.operation);
+                        self.missing(step.key, *before, &[through], step.operation);
                         continue;
                     }
-                    (Some((Seen::Write(before), _)), Seen::Write(now)) => {
+                    (Some((Seen::Write(before), through)), Seen::Write(now)) => {
                         self.chances += 1;
-                        self.order.before(*before, *now, Why::Saw(step.operation));
+                        self.order.before(*before, *now, Why::Saw(step.operation, through));
                     }
                     (Some((Seen::Set(before), through)), Seen::Set(now)) if !before.is_empty() => {
                         self.chances += 1;
                         if let Some(lost) = first_lack(&accesses.writes, before, now) {
-                            self.missing(step.key, lost, Some(through), step.operation);
+                            self.missing(step.key, lost, &[through], step.operation);
                         }
                     }
                     _ => {}
@@ -183,7 +186,7 @@ impl Judge<'_> {
                 self.chances += u64::from(before.peek().is_some());
                 if let Some((lost, _)) = before.find(|(write, at)| seen.get(*at) != Some(*write)) {
                     let through = accesses.writes[*latest as usize].operation;
-                    self.missing(step.key, *lost, Some(through), step.operation);
+                    self.missing(step.key, *lost, &[through], step.operation);
                 }
             }
         }
@@ -192,8 +195,7 @@ impl Judge<'_> {
     /// For sets: what a session had seen before it added what is seen. Looks at the elements of the same set only.
     pub(super) fn writes_follow_reads(&mut self) {
         let accesses = self.accesses;
-        // By session and key: how many writes it had made, and what it saw then for the first time.
-        let mut seen: FxHashMap<(u32, u32), Vec<(u32, u32)>> = FxHashMap::default();
+        let mut seen: FirstSeen = FxHashMap::default();
         let mut known: rustc_hash::FxHashSet<(u32, u32)> = Default::default();
         for (session, steps) in accesses.sessions.iter().enumerate() {
             let (session, mut place) = (session as u32, 0);
@@ -201,7 +203,7 @@ impl Judge<'_> {
                 if let Some(Seen::Set(all)) = &step.saw {
                     let telling = all.iter().filter(|write| known.insert((session, **write)));
                     let list = seen.entry((session, step.key)).or_default();
-                    list.extend(telling.map(|write| (place, *write)));
+                    list.extend(telling.map(|write| (place, *write, step.operation)));
                 }
                 if step.wrote != NONE {
                     place = accesses.writes[step.wrote as usize].place + 1;
@@ -220,14 +222,14 @@ impl Judge<'_> {
                 let Some(latest) = of_session.iter().rfind(telling) else { continue };
                 let latest = &accesses.writes[*latest as usize];
                 let Some(before) = seen.get(&(latest.session, step.key)) else { continue };
-                let until = before.partition_point(|(place, _)| *place <= latest.place);
+                let until = before.partition_point(|(place, ..)| *place <= latest.place);
                 if !self.spend(until) {
                     return;
                 }
                 self.chances += u64::from(until > 0);
-                let lost = before[..until].iter().find(|(_, write)| there[*write as usize] != turn);
-                if let Some((_, write)) = lost {
-                    self.missing(step.key, *write, Some(latest.operation), step.operation);
+                let lost = before[..until].iter().find(|(_, write, _)| there[*write as usize] != turn);
+                if let Some((_, write, saw)) = lost {
+                    self.missing(step.key, *write, &[latest.operation, *saw], step.operation);
                 }
             }
         }
