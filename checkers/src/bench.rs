@@ -1,8 +1,8 @@
 //! The bench: judges of one property each, in the time that it takes to look at every operation once. Jepsen's, by name.
 //!
 //! ```text
-//! set-full      every element that was added stays                 unique-ids   no id twice
-//! total-queue   what went in comes out, once                       counter      reads within bounds
+//! set, set-full       every element that was added stays           unique-ids   no id twice
+//! queue, total-queue  what went in comes out, and nothing else     counter      reads within bounds
 //! bank          no money appears or vanishes                       stats        something of every kind succeeded
 //! lock          nobody holds what another one holds                sessions     what one client may rely on
 //! log-patterns  no panic in a log      unhandled-errors            availability, latency      what a user waits
@@ -16,6 +16,8 @@ mod bank;
 mod causal_reverse;
 mod counter;
 mod errors;
+mod final_set;
+mod from_somewhere;
 mod latency;
 mod lock;
 mod logs;
@@ -37,6 +39,8 @@ pub use self::{
     causal_reverse::causal_reverse,
     counter::counter,
     errors::unhandled_errors,
+    final_set::set,
+    from_somewhere::queue,
     latency::{From as LatencyFrom, LatencyObjective, LatencyObjectives, latency},
     lock::{LockOptions, lock},
     logs::{LOG_FINDING, LOG_SCAN, log_patterns},
@@ -52,8 +56,10 @@ pub use self::{
 use crate::{Anomaly, Budget, Checker, History, Operation, Operations, Validity, Verdict, timeline};
 
 /// The checkers of the bench: name and one line each.
-pub(crate) const BENCH: [(&str, &str); 19] = [
+pub(crate) const BENCH: [(&str, &str); 21] = [
+    (final_set::NAME, "every element that was acknowledged is in the last read of the set"),
     (set_full::NAME, "every element that was added is in all later reads of the set"),
+    (from_somewhere::NAME, "whatever comes out of a queue has gone in before"),
     (queue::NAME, "whatever was enqueued comes out, and nothing else"),
     (unique_ids::NAME, "no id is given to two"),
     (counter::NAME, "every read of a counter is possible, given what was added before and meanwhile"),

@@ -232,7 +232,9 @@ fn choose(args: &Args, initial: &Value) -> anyhow::Result<Box<dyn Checker>> {
 
 fn of_the_bench(name: &str, linearizable_writes: bool) -> Option<Box<dyn Checker>> {
     Some(match name {
+        "set" => Box::new(bench::set()),
         "set-full" => Box::new(bench::set_full(false)),
+        "queue" => Box::new(bench::queue()),
         "total-queue" => Box::new(bench::total_queue()),
         "unique-ids" => Box::new(bench::unique_ids()),
         "counter" => Box::new(bench::counter()),
