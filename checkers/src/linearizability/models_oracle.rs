@@ -11,6 +11,7 @@ use std::collections::{BTreeSet, VecDeque};
 
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
+use stateright::semantics::{ConsistencyTester, LinearizabilityTester, SequentialSpec};
 
 use super::{
     calls::*,
@@ -344,6 +345,93 @@ fn specialists_agree_with_the_frontier() {
     specialists(&Stack::default(), || Object::Stack(Vec::new()));
     specialists(&Set::default(), || Object::Growing(BTreeSet::new()));
     specialists(&Set::default(), || Object::Elements(BTreeSet::new()));
+}
+
+/// A model as stateright wants it.
+#[derive(Clone)]
+struct ByStateright<M: Model>(M, M::State);
+
+impl<M: Model> SequentialSpec for ByStateright<M> {
+    type Op = Op;
+    type Ret = Ret;
+
+    /// Of unknown outcome: whatever it answers, nobody hears it.
+    fn invoke(&mut self, op: &Op) -> Ret {
+        if let Some(next) = self.0.step(&self.1, op, None) {
+            self.1 = next;
+        }
+        Ret::Done
+    }
+
+    fn is_valid_step(&mut self, op: &Op, ret: &Ret) -> bool {
+        self.0.step(&self.1, op, Some(ret)).map(|next| self.1 = next).is_some()
+    }
+}
+
+/// stateright's verdict. Each call is a thread of its own, so that calls of one process may touch.
+fn stateright<M: Model>(model: &M, calls: &[Call<'_>]) -> bool {
+    let mut events: Vec<_> = Vec::new();
+    for (i, call) in calls.iter().enumerate() {
+        events.push((call.called.0, false, call.called.1, i));
+        events.extend(call.returned.map(|(time, index)| (time, true, index, i)));
+    }
+    events.sort_unstable();
+    let mut tester = LinearizabilityTester::new(ByStateright(model.clone(), model.init()));
+    for (_, returns, _, i) in events {
+        match (returns, calls[i].ret) {
+            (true, Some(ret)) => tester.on_return(i, ret.clone()).map(drop),
+            _ => tester.on_invoke(i, calls[i].op.clone()).map(drop),
+        }
+        .expect("calls begin before they end");
+    }
+    tester.is_consistent()
+}
+
+/// On histories of up to 16 operations; gives how many were valid, invalid, and decided by a specialist.
+fn three_ways<M: Model>(model: &M, object: impl Fn() -> Object, seeds: u64) -> [usize; 3] {
+    let mut counts = [0; 3];
+    for seed in 0..seeds {
+        for history in &histories(&mut ChaCha8Rng::seed_from_u64(seed), object(), 16) {
+            let view = history.paired().expect("well-formed");
+            let ids: Vec<u32> =
+                (0..view.len()).filter(|id| is_judged(&view, *id)).map(|id| id as u32).collect();
+            let judged = whole_for(model, &view, &ids);
+            let calls = calls_of(&judged);
+            // It has no memo: many open calls at once take it minutes.
+            if calls.iter().filter(|call| call.returned.is_none()).count() > 2 {
+                continue;
+            }
+            let truth = stateright(model, &calls);
+            let context = || {
+                let drawn = crate::timeline::draw(&judged.iter().collect::<Vec<_>>(), &[]);
+                format!("{} seed {seed}\n{drawn}", model.name())
+            };
+            assert_eq!(engines(model, &calls), [truth; 2], "{}", context());
+            let copied = Records::copy(&view, &ids);
+            match special(model, &Records::of(&view, &copied), &Budget::unlimited()) {
+                Answer::Valid(_) => assert!(truth, "{}", context()),
+                Answer::Invalid(_) => assert!(!truth, "{}", context()),
+                _ => continue,
+            }
+            counts[usize::from(!truth)] += 1;
+            counts[2] += 1;
+        }
+    }
+    counts
+}
+
+#[test]
+fn engines_and_specialists_agree_with_stateright() {
+    let all = [
+        three_ways(&FifoQueue::default(), || Object::Fifo(VecDeque::new()), 300),
+        three_ways(&Nondeterministic(UnorderedQueue::default()), || Object::Bag(Vec::new()), 300),
+        three_ways(&Stack::default(), || Object::Stack(Vec::new()), 300),
+        three_ways(&Set::default(), || Object::Growing(BTreeSet::new()), 300),
+        three_ways(&Set::default(), || Object::Elements(BTreeSet::new()), 300),
+    ];
+    for [valid, invalid, special] in all {
+        assert!(valid > 100 && invalid > 20 && special > 100, "{all:?}");
+    }
 }
 
 fn both_kinds<M: Model>(model: &M, object: impl Fn() -> Object) {
