@@ -41,7 +41,7 @@ pub fn label(operation: &Operation) -> String {
     };
     match &operation.outcome {
         OpOutcome::Ok(Ret::Done | Ret::Txn(_)) => asked,
-        OpOutcome::Ok(Ret::Value(value)) => format!("{asked} -> {value}"),
+        OpOutcome::Ok(Ret::Value(value)) => format!("{asked} -> {}", brief(value)),
         OpOutcome::Ok(Ret::Swapped { swapped: true, .. }) => format!("{asked} ok"),
         OpOutcome::Ok(Ret::Swapped { swapped: false, found: None }) => format!("{asked} no"),
         OpOutcome::Ok(Ret::Swapped { swapped: false, found: Some(found) }) => format!("{asked} no ({found})"),
@@ -49,6 +49,19 @@ pub fn label(operation: &Operation) -> String {
         OpOutcome::Fail => format!("{asked} failed"),
         OpOutcome::Info => format!("{asked} ?"),
     }
+}
+
+/// A value in words; of a long list only the ends.
+pub(crate) fn brief(value: &Value) -> String {
+    const WHOLE: usize = 64;
+    const END: usize = 8;
+    let Value::List(all) = value else { return value.to_string() };
+    if all.len() <= WHOLE {
+        return value.to_string();
+    }
+    let words = |part: &[Value]| part.iter().map(Value::to_string).collect::<Vec<_>>().join(" ");
+    let (head, tail) = (words(&all[..END]), words(&all[all.len() - END..]));
+    format!("[{head} … {tail}] ({} elements)", all.len())
 }
 
 /// Longer labels are cut.

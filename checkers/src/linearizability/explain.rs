@@ -258,7 +258,7 @@ fn short(text: String) -> String {
 pub(super) fn answer(operation: &Operation) -> String {
     match &operation.outcome {
         OpOutcome::Ok(Ret::Done | Ret::Txn(_)) => "succeeded".into(),
-        OpOutcome::Ok(Ret::Value(value)) => format!("returned {value}"),
+        OpOutcome::Ok(Ret::Value(value)) => format!("returned {}", timeline::brief(value)),
         OpOutcome::Ok(Ret::Swapped { swapped: true, .. }) => "did swap".into(),
         OpOutcome::Ok(Ret::Swapped { swapped: false, found: None }) => "did not swap".into(),
         OpOutcome::Ok(Ret::Swapped { swapped: false, found: Some(found) }) => {

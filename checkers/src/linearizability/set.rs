@@ -84,9 +84,9 @@ pub(super) fn decide(records: &Records<'_>) -> Answer {
     match set.judge(&reads) {
         Ok(dropped) => Answer::Valid(dropped),
         Err((mut guilty, element)) => {
-            let evidence = set.evidence(&reads, &guilty);
-            if evidence.len() <= MAX_EVIDENCE {
-                return Answer::Invalid(evidence);
+            let guilty_reads = reads.iter().filter(|read| guilty.contains(&read.id));
+            if guilty_reads.map(|read| read.size).sum::<usize>() <= MAX_EVIDENCE {
+                return Answer::Invalid(set.evidence(&reads, &guilty));
             }
             guilty.extend(set.adds.get(&element).map(|add| add.id));
             guilty.retain(|id| *id != NONE);
