@@ -201,7 +201,7 @@ pub fn judge(history: &Path, plan: &TestPlan, mut record: Record, folder: &Path)
         let mut verdict = match seen {
             Some(verdict) if verdict.validity == Validity::Valid => verdict,
             // For evidence, and since who sees everything may know more.
-            _ => bounded(&*checker(name, plan)?, &history, bounds),
+            seen => second_opinion(seen, bounded(&*checker(name, plan)?, &history, bounds)),
         };
         if *name == "linearizable" && verdict.validity == Validity::Invalid {
             note_what_still_holds(&mut verdict, &history, Value::Nil);
@@ -249,6 +249,26 @@ pub fn judge(history: &Path, plan: &TestPlan, mut record: Record, folder: &Path)
     })
 }
 
+/// What the judge of the whole history says, after one that watched the run and did not pass it. A violation that was seen stays
+/// one, even if it could not be found again within the bounds.
+fn second_opinion(seen: Option<Verdict>, whole: Verdict) -> Verdict {
+    let Some(mut seen) = seen.filter(|seen| seen.validity == Validity::Invalid) else { return whole };
+    match whole.validity {
+        Validity::Invalid => whole,
+        Validity::Unknown => {
+            let why = [seen.reason.take(), whole.reason].map(Option::unwrap_or_default);
+            seen.reason =
+                Some(format!("{}, as was seen while it ran; of the whole history: {}", why[0], why[1]));
+            seen
+        }
+        Validity::Valid => Verdict::unknown(
+            whole.checker,
+            "two judges disagree: one saw a violation while it ran, another finds none in what was recorded; please report \
+             this as a bug, with the history",
+        ),
+    }
+}
+
 /// Whether there were logs to look through. A cluster that nobody here started keeps its own.
 fn logs_were_looked_through(history: &History) -> bool {
     // They are looked through when all else is over.
@@ -270,6 +290,24 @@ fn tallies(operations: &[Operation]) -> (Tallies, BTreeMap<String, Tallies>) {
 mod tests {
     use super::*;
     use crate::scenario::Scenario;
+
+    #[test]
+    fn a_violation_that_was_seen_is_not_forgotten() {
+        let verdict = |validity: Validity| Verdict { validity, ..Verdict::unknown("linearizable", "why") };
+        use Validity::{Invalid, Unknown, Valid};
+        for (seen, whole, expected) in [
+            (None, Valid, Valid),
+            (None, Unknown, Unknown),
+            (Some(Unknown), Valid, Valid),
+            (Some(Unknown), Invalid, Invalid),
+            (Some(Invalid), Invalid, Invalid),
+            (Some(Invalid), Unknown, Invalid),
+            (Some(Invalid), Valid, Unknown),
+        ] {
+            let both = second_opinion(seen.map(verdict), verdict(whole));
+            assert_eq!(both.validity, expected, "{seen:?} {whole:?}");
+        }
+    }
 
     #[test]
     fn every_workload_is_judged_by_checkers_that_exist() {

@@ -276,7 +276,7 @@ async fn phases(trial: &Trial, progress: &Progress) -> Result<Record> {
     record.journal_failed = journal.failed();
     progress.phase("tearing down");
     writer.close()?;
-    if let Some(watched) = watched.filter(|_| trial.online || scenario.online) {
+    if let Some(watched) = watched.filter(|_| trial.online || scenario.online || record.stopped_early) {
         record.online = Some(watched.judge.lock().unwrap_or_else(|e| e.into_inner()).finish());
     }
     Ok(record)

@@ -221,6 +221,43 @@ fn a_history_of_others_is_judged_and_converted() {
     insta::assert_snapshot!("arg-broken-edn", stderr);
 }
 
+#[test]
+fn a_file_is_judged_event_by_event() {
+    let folder = tempfile::tempdir().unwrap();
+    let histories = Path::new(env!("CARGO_MANIFEST_DIR")).join("checkers/tests/histories");
+    let (valid, invalid) = ("valid", histories.join("invalid-register-stale-read.jsonl"));
+    let events = "[0 :invoke :write 1] [0 :ok :write 1] [1 :invoke :read nil] [1 :ok :read 1]";
+    std::fs::write(folder.path().join("valid.edn"), events).unwrap();
+    assert_eq!(run(tribunal(folder.path()).args(["convert", "valid.edn", valid, "--to", "jsonl"])).0, 0);
+    std::fs::write(folder.path().join("idle.edn"), "[0 :invoke :write 1] [0 :info :write 1]").unwrap();
+    assert_eq!(run(tribunal(folder.path()).args(["convert", "idle.edn", "idle", "--to", "jsonl"])).0, 0);
+    let check = |file: &Path, more: &[&str]| {
+        run(tribunal(folder.path()).arg("check").arg("--online").arg(file).args(more))
+    };
+    for (name, file, expected) in [
+        ("online-valid", Path::new(valid), 0),
+        ("online-invalid", &*invalid, 1),
+        ("online-idle", Path::new("idle"), 2),
+    ] {
+        let (code, stdout, stderr) = check(file, &[]);
+        assert_eq!((code, stderr.as_str()), (expected, ""), "{name}: {stdout}");
+        insta::assert_snapshot!(name, stdout);
+        let (code, stdout, _) = check(file, &["--json"]);
+        let json: serde_json::Value = serde_json::from_str(&stdout).unwrap();
+        assert_eq!((code, &json["stats"]["online"]), (expected, &true.into()), "{name}");
+    }
+    let (code, stdout, stderr) = check(Path::new("valid.edn"), &[]);
+    assert_eq!((code, stdout.as_str()), (254, ""));
+    assert!(stderr.contains("valid.edn (--online reads jsonl only)"), "{stderr}");
+    let refused: [&[&str]; 4] =
+        [&["--initial", "0"], &["--keyed", "true"], &["--html", "page.html"], &["--checker", "counter"]];
+    for more in refused {
+        let (code, stdout, stderr) = check(Path::new(valid), more);
+        assert_eq!((code, stdout.as_str()), (254, ""), "{more:?}");
+        assert!(stderr.contains("--online "), "{stderr}");
+    }
+}
+
 /// What is wrong with each of these is told so that a person sees it at once; the page is written besides.
 #[test]
 fn evidence_is_told_and_drawn() {

@@ -20,7 +20,7 @@ pub mod json;
 pub mod jsonl;
 mod op;
 pub(crate) mod operations;
-mod pairing;
+pub(crate) mod pairing;
 pub mod timeline;
 mod value;
 

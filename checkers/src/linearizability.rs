@@ -159,6 +159,8 @@ impl Checker for Named {
 }
 
 pub(crate) const NAME: &str = "linearizable";
+/// Why there is no verdict on a history of which no operation that is judged was answered.
+const NOTHING: &str = "there is no operation to judge";
 
 struct Linearizable<M> {
     model: M,
@@ -261,10 +263,10 @@ impl<M: Model> Linearizable<M> {
                 shown.join("; ")
             ));
         }
-        if keys.is_empty() {
-            reasons.push("there is no operation to judge".into());
+        if !keys.answered {
+            reasons.push(NOTHING.into());
         }
-        verdict.validity = match (invalid.is_empty(), unknown.is_empty() && !keys.is_empty()) {
+        verdict.validity = match (invalid.is_empty(), unknown.is_empty() && keys.answered) {
             (false, _) => Validity::Invalid,
             (true, false) => Validity::Unknown,
             (true, true) => Validity::Valid,

@@ -4,7 +4,7 @@ use super::{Failure, OrArguments};
 use crate::{exit, judge, report, scenario::Bounds, scenario::diagnostic::did_you_mean};
 use anyhow::{Context, anyhow, bail};
 use checkers::{
-    Budget, Checker, ModelName, Op, OpOutcome, Operation, SequentialOptions, Validity, Value, Verdict, bench,
+    Budget, Checker, ModelName, OpOutcome, Operation, SequentialOptions, Validity, Value, Verdict, bench,
     convergence::{self, convergence},
     formats::{Format, NilReads, Options},
     jsonl::Reader,
@@ -84,11 +84,11 @@ pub(super) fn main(args: Args) -> Result<u8, Failure> {
     let bounds = Bounds { check: args.time_limit, check_memory_mb: args.memory, ..Bounds::default() };
     let mut verdict = judge::bounded(&*checker, &history, &bounds);
     // As for Knossos, of whose checker alone this is true. Ours may be what is left of a run that died, and that is no pass;
-    // nor is a history without operations.
+    // nor is a file without any event.
     if args.checker == "linearizable"
         && format != Format::Jsonl
         && verdict.validity == Validity::Unknown
-        && !operations.is_empty()
+        && !history.events.is_empty()
         && operations.iter().all(|operation| is_moot(&operation))
     {
         verdict.validity = Validity::Valid;
@@ -130,6 +130,10 @@ fn online(args: &Args, initial: &Value, path: &Path) -> Result<u8, Failure> {
     while let Some(event) = reader.next().with_context(whose).or_arguments()? {
         judge.see(&event);
         if cancel.load(Relaxed) {
+            // What was found is certain, however little of the rest was seen.
+            if judge.violation().is_some() {
+                return tell(args, &judge.finish());
+            }
             let why = format!("not decided within {}: event {} was reached", args.time_limit, event.index);
             return tell(args, &Verdict::unknown("linearizable", why));
         }
@@ -157,13 +161,9 @@ fn initial(text: &str) -> anyhow::Result<Value> {
         .map_err(|error| anyhow!("--initial {text}: {error}; write it as JSON: 0, \"text\", [1,2]"))
 }
 
-/// Whether it took no effect that anybody could have seen.
+/// Whether it need not have happened.
 fn is_moot(operation: &Operation) -> bool {
-    match operation.outcome {
-        OpOutcome::Ok(_) => false,
-        OpOutcome::Fail => true,
-        OpOutcome::Info => matches!(operation.op, Op::Read { .. }),
-    }
+    !matches!(operation.outcome, OpOutcome::Ok(_))
 }
 
 fn choose(args: &Args, initial: &Value) -> anyhow::Result<Box<dyn Checker>> {

@@ -211,7 +211,8 @@ fn heals(history: &History) -> (Vec<Heal>, u64) {
 /// What came of one kind of operation after a heal.
 #[derive(Default)]
 struct After {
-    asked: Option<usize>,
+    /// The first call.
+    asked: Option<(u64, usize)>,
     served: Option<(u64, usize)>,
 }
 
@@ -244,12 +245,14 @@ fn recoveries(history: &History, operations: Operations<'_>, within: Option<Span
         let Some(limit) = within else { continue };
         let room = heal.until.min(end).saturating_sub(heal.at);
         for (f, kind) in after {
-            let Some(asked) = kind.asked else { continue };
+            let Some((called, asked)) = kind.asked else { continue };
             let took = kind.served.map(|(time, _)| since(time));
             // Whether it was served in time is known if it was, or if there was time enough.
             match took {
                 Some(took) if took <= limit.0 => seen += 1,
                 _ if room <= limit.0 => {}
+                // Nobody asked in time, so that nobody can have been kept waiting.
+                _ if since(called) > limit.0 => {}
                 _ => {
                     let what = match took {
                         Some(took) => format!("it took {} until a {f} succeeded", Span(took)),
@@ -273,7 +276,8 @@ fn recoveries(history: &History, operations: Operations<'_>, within: Option<Span
 }
 
 fn note(after: &mut After, operation: &Operation) {
-    after.asked.get_or_insert(operation.id);
+    let asked = (operation.call, operation.id);
+    after.asked = Some(after.asked.map_or(asked, |before| before.min(asked)));
     if let (OpOutcome::Ok(_), Some(ret)) = (&operation.outcome, operation.ret) {
         let served = (ret, operation.id);
         after.served = Some(after.served.map_or(served, |before| before.min(served)));
@@ -378,6 +382,10 @@ mod tests {
         assert_eq!(verdict.stats["recoveries"][0]["every_kind_ns"], 40);
         let slow = check(&availability(options(39)), &history);
         assert_eq!(slow, (Invalid, vec!["slow-recovery".to_owned()]));
+        // Who asks late is answered late.
+        let late = with(&[read(0, 0, 5, true), read(1, 32, 40, true), write(3, 75, 80)], &notices);
+        assert_eq!(check(&availability(options(44)), &late).0, Valid);
+        assert_eq!(check(&availability(options(45)), &late).0, Invalid);
         // The next fault begins before anybody could tell.
         let cut = [notices.to_vec(), vec![notice(60, 1, "start"), notice(199, 1, "stop")]].concat();
         assert_eq!(check(&availability(options(39)), &with(&rows, &cut)).0, Valid);

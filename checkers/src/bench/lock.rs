@@ -64,7 +64,7 @@ struct Lock {
 }
 
 /// Judges `acquire`, `release`, and `use` (a custom operation whose argument is a token, or has a field `token`). Unknown if
-/// no lock was taken by two.
+/// no lock was taken by two. An acquire or a use that answers `false` was refused.
 pub fn lock(options: LockOptions) -> impl Checker {
     checker(NAME, move |operations, findings| {
         let mut locks: FxHashMap<Key, Lock> = FxHashMap::default();
@@ -159,6 +159,7 @@ impl Lock {
                     self.given.push(fence(*token));
                 }
             }
+            (Op::Custom { .. }, OpOutcome::Ok(Ret::Custom(Json::Bool(false)))) => {}
             (Op::Custom { value, .. }, OpOutcome::Ok(_)) => {
                 if let Some(token) = value.as_i64().or_else(|| value["token"].as_i64()) {
                     self.used.push(fence(token));
@@ -173,7 +174,9 @@ impl Lock {
     fn holds(&mut self, options: &LockOptions) -> Vec<Hold> {
         let lane = |owner: u32| if options.anybody_releases { 0 } else { owner };
         let mut releases: FxHashMap<u32, VecDeque<(u64, u64)>> = FxHashMap::default();
-        // In the order of the calls, as the operations are.
+        // Operations are in the order in which they were written down, and that need not be the one of time.
+        self.acquires.sort_by_key(|(_, call, _, id)| (*call, *id));
+        self.releases.sort_by_key(|(_, call, _)| *call);
         for &(owner, call, ret) in &self.releases {
             releases.entry(lane(owner)).or_default().push_back((call, ret));
         }

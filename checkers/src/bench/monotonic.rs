@@ -36,7 +36,7 @@ struct Told {
 #[derive(Default)]
 struct Growing {
     told: Vec<Told>,
-    /// Call, return and number of each write, in the order of the calls.
+    /// Call, return and number of each write.
     writes: Vec<(u64, u64, i64)>,
     adds: bool,
     /// Why it is not known to grow.
@@ -60,6 +60,9 @@ pub fn monotonic() -> impl Checker {
         let mut left_out: FxHashMap<&str, u64> = FxHashMap::default();
         for key in order {
             let Some(mut growing) = keys.remove(&key) else { continue };
+            // They were written down in another order, perhaps.
+            growing.told.sort_by_key(|told| (told.call, told.id));
+            growing.writes.sort_unstable();
             if let Some(why) = growing.why_not() {
                 *left_out.entry(why).or_insert(0) += 1;
                 continue;
@@ -127,13 +130,12 @@ impl Growing {
         })
     }
 
-    /// How many were told after another.
+    /// How many were told after another. They are in the order of the calls.
     fn judge(&mut self, key: &Key, findings: &mut Findings) -> u64 {
         let mut by_return: Vec<Told> = self.told.iter().copied().filter(|told| told.latest).collect();
         by_return.sort_by_key(|told| (told.ret, told.id));
         let mut own: FxHashMap<u64, Highest> = FxHashMap::default();
         let (mut at, mut highest, mut chances) = (0, Highest::default(), 0);
-        // They are in the order of the calls.
         for told in &self.told {
             while at < by_return.len() && by_return[at].ret < told.call {
                 highest.see(by_return[at]);

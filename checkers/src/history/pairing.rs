@@ -271,7 +271,7 @@ impl Pairing {
 
 /// A completion repeats its invocation. Of a stranger's operation only the name and the key are compared: Jepsen's
 /// custom, which many follow, is to complete with a filled-in value.
-fn same_request(invoked: &Op, completed: &Op) -> bool {
+pub(crate) fn same_request(invoked: &Op, completed: &Op) -> bool {
     match (invoked, completed) {
         (Op::Custom { f, key, .. }, Op::Custom { f: f2, key: key2, .. }) => f == f2 && key == key2,
         _ => invoked == completed,

@@ -144,9 +144,11 @@ pub(super) fn twice(elements: &[Element]) -> Option<Fault> {
     Some(Fault { evidence: vec![element.put, element.taken, element.again], by_absence: false })
 }
 
-/// An element that came out before it went in.
+/// An element that came out before it went in, or never went in.
 pub(super) fn from_nowhere(elements: &[Element]) -> Option<Fault> {
-    let early = elements.iter().find(|element| element.out.1 < element.into.0)?;
+    // An end at the last moment that there is comes before what never happened, too.
+    let early = |element: &&Element| element.put == NONE || element.out.1 < element.into.0;
+    let early = elements.iter().find(early)?;
     Some(Fault { evidence: early.evidence().to_vec(), by_absence: false })
 }
 

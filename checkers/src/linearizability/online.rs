@@ -21,9 +21,10 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use serde_json::json;
 
 use self::key::{Ended, Live};
-use super::{NAME, explain};
+use super::{NAME, NOTHING, explain};
 use crate::{
-    Anomaly, Budget, Event, Key, Kind, Op, OpOutcome, Operation, Process, Validity, Value, Verdict,
+    Anomaly, Budget, Event, Key, Kind, Op, OpOutcome, Operation, Process, Ret, Validity, Value, Verdict,
+    history::pairing::same_request,
     model::{
         CasRegister, Counter, FifoQueue, Kv, Model, ModelName, MultiRegister, Mutex, Nondeterministic,
         OwnedMutex, Register, Semaphore, Set, Stack, UnorderedQueue,
@@ -91,9 +92,15 @@ struct Judge<M: Model> {
     model: M,
     budget: Budget,
     keys: FxHashMap<Key, Live<M>>,
+    /// With so many keys some have to retire.
+    full: usize,
     clients: FxHashMap<u64, Asked>,
     retired: Retired,
+    /// The clients that are no more, since an operation of theirs may still be running.
+    crashed: Retired,
     now: u64,
+    /// The index of the newest event.
+    index: Option<u64>,
     /// Why nothing can be said from here on.
     broken: Option<String>,
     anomalies: Vec<Anomaly>,
@@ -105,6 +112,8 @@ struct Judge<M: Model> {
 struct Counts {
     operations: usize,
     judged: u64,
+    /// Whether any of them was answered.
+    answered: bool,
     keys: u64,
     invalid: u64,
     unknown: u64,
@@ -120,9 +129,12 @@ impl<M: Model> Judge<M> {
             model,
             budget,
             keys: FxHashMap::default(),
+            full: MAX_KEYS,
             clients: FxHashMap::default(),
             retired: Retired::default(),
+            crashed: Retired::default(),
             now: 0,
+            index: None,
             broken: None,
             anomalies: Vec::new(),
             unknown: Vec::new(),
@@ -131,15 +143,18 @@ impl<M: Model> Judge<M> {
     }
 
     fn invoke(&mut self, process: u64, event: &Event) {
+        if let Some(before) = self.clients.get(&process) {
+            self.broken = Some(format!("process {process} asked {} while {} was open", event.op, before.op));
+            return;
+        }
+        if self.crashed.contains(&Value::Int(process as i64)) {
+            let problem = "after one of its operations had ended in info, and may still be running";
+            self.broken = Some(format!("process {process} asked {} {problem}", event.op));
+            return;
+        }
         let id = self.counts.operations;
         self.counts.operations += 1;
-        let mut op = event.op.clone();
-        if self.model.has_owners()
-            && let Op::Acquire { owner, .. } | Op::Release { owner, .. } = &mut op
-            && *owner == Value::Nil
-        {
-            *owner = format!("process {process}").into();
-        }
+        let op = event.op.clone();
         let judged = !matches!(op, Op::Read { mode, .. } if !mode.claims_linearizability());
         let key = match (judged, self.model.is_local()) {
             (false, _) => None,
@@ -159,9 +174,7 @@ impl<M: Model> Judge<M> {
             self.with(key, |live, _| live.invoke(id, call));
         }
         let call = (event.time, event.index);
-        if let Some(before) = self.clients.insert(process, Asked { id, op, call, key }) {
-            self.broken = Some(format!("process {process} asked {} while {} was open", event.op, before.op));
-        }
+        self.clients.insert(process, Asked { id, op, call, key });
     }
 
     fn complete(&mut self, process: u64, event: &Event) {
@@ -169,9 +182,25 @@ impl<M: Model> Judge<M> {
             self.broken = Some(format!("process {process} was told of {}, which it did not ask", event.op));
             return;
         };
+        if !same_request(&asked.op, &event.op) {
+            self.broken =
+                Some(format!("process {process} was told of {}, but it asked {}", event.op, asked.op));
+            return;
+        }
+        if let Some(ret) = &event.ret
+            && (event.kind != Kind::Ok || !event.op.accepts(ret))
+        {
+            let kind = event.kind;
+            self.broken = Some(format!("{ret:?} is no answer to {} that ended in {kind}", event.op));
+            return;
+        }
+        if event.kind == Kind::Info {
+            self.crashed.insert(Value::Int(process as i64));
+        }
         let Some(key) = asked.key.clone() else { return };
         let outcome = match (event.kind, &event.ret) {
             (Kind::Ok, Some(ret)) => OpOutcome::Ok(ret.clone()),
+            (Kind::Ok, None) if !event.op.must_answer() => OpOutcome::Ok(Ret::Done),
             (Kind::Ok, None) => {
                 self.broken = Some(format!(
                     "process {process} was told that {} succeeded, without an answer",
@@ -185,7 +214,7 @@ impl<M: Model> Judge<M> {
         let operation = Operation {
             id: asked.id,
             process,
-            op: asked.op,
+            op: self.named(asked.op, process),
             ret: matches!(outcome, OpOutcome::Ok(_)).then_some(event.time),
             outcome,
             call: asked.call.0,
@@ -193,9 +222,21 @@ impl<M: Model> Judge<M> {
             ret_index: Some(event.index),
             meta: Default::default(),
         };
-        self.counts.judged += 1;
+        self.counts.judged += u64::from(operation.outcome != OpOutcome::Fail);
+        self.counts.answered |= matches!(operation.outcome, OpOutcome::Ok(_));
         let now = self.now;
         self.with(&key, |live, budget| live.complete(operation, now, budget));
+    }
+
+    /// What was asked, with the name of who asked, where that matters.
+    fn named(&self, mut op: Op, process: u64) -> Op {
+        if self.model.has_owners()
+            && let Op::Acquire { owner, .. } | Op::Release { owner, .. } = &mut op
+            && *owner == Value::Nil
+        {
+            *owner = format!("process {process}").into();
+        }
+        op
     }
 
     /// Does something with a key that is watched, and notes what became of it.
@@ -229,8 +270,10 @@ impl<M: Model> Judge<M> {
             live.touched = turn;
             return;
         }
-        if self.keys.len() >= MAX_KEYS {
+        if self.keys.len() >= self.full {
             self.retire();
+            // If few could retire, looking through all of them at each new one would take for ever.
+            self.full = MAX_KEYS.max(2 * self.keys.len());
         }
         let mut live = Live::new(self.model.clone());
         live.touched = turn;
@@ -257,8 +300,11 @@ impl<M: Model> Judge<M> {
             .map(|(key, _)| key.clone())
             .collect();
         for key in old {
-            // What it still waits for is settled: nothing on it is open, and time has gone on.
             self.with(&key, |live, budget| live.advance(now, budget));
+            // What returned at this very moment can only be looked at when it is over.
+            if self.keys.get(&key).is_some_and(|live| live.waiting() > 0) {
+                continue;
+            }
             self.keys.remove(&key);
             self.counts.retired += 1;
             self.retired.insert(key);
@@ -271,15 +317,23 @@ impl<M: Model> Judge<M> {
 
 impl<M: Model> Online for Judge<M> {
     fn see(&mut self, event: &Event) {
-        let Process::Client(process) = event.process else { return };
         if self.broken.is_some() {
             return;
         }
+        if let Some(before) = self.index.replace(event.index).filter(|before| *before >= event.index) {
+            self.broken = Some(format!("index {} follows index {before}", event.index));
+            return;
+        }
+        let Process::Client(process) = event.process else { return };
         if event.time < self.now {
             self.broken = Some(format!(
                 "event {} is of {} ns, before the {} ns of an event that was recorded earlier",
                 event.index, event.time, self.now
             ));
+            return;
+        }
+        if event.time == u64::MAX {
+            self.broken = Some(format!("event {} is of the last moment that there is", event.index));
             return;
         }
         self.now = event.time;
@@ -302,7 +356,7 @@ impl<M: Model> Online for Judge<M> {
                 let operation = Operation {
                     id: asked.id,
                     process,
-                    op: asked.op,
+                    op: self.named(asked.op, process),
                     outcome: OpOutcome::Info,
                     call: asked.call.0,
                     ret: None,
@@ -355,8 +409,8 @@ impl<M: Model> Online for Judge<M> {
         }
         if let Some(broken) = &self.broken {
             reasons.push(format!("the history is malformed, or cannot be judged while it grows: {broken}"));
-        } else if counts.judged == 0 {
-            reasons.push("there is no operation to judge".into());
+        } else if !counts.answered {
+            reasons.push(NOTHING.into());
         }
         verdict.validity = match (counts.invalid, reasons.is_empty()) {
             (1.., _) => Validity::Invalid,
@@ -369,7 +423,7 @@ impl<M: Model> Online for Judge<M> {
     }
 }
 
-/// Which keys were forgotten: numbers as ranges, since keys are mostly used in a row.
+/// Which keys were forgotten, or clients: numbers as ranges, since they are mostly used in a row.
 #[derive(Default)]
 struct Retired {
     /// First and last.

@@ -147,6 +147,8 @@ pub(super) struct Keys {
     pub(super) keys: Vec<Datum>,
     counts: Vec<u32>,
     key_of: Vec<u32>,
+    /// Whether any of them was answered. What was not need not have happened, so that nothing is known of it.
+    pub(super) answered: bool,
 }
 
 impl Keys {
@@ -154,14 +156,14 @@ impl Keys {
         self.keys.len()
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.keys.is_empty()
-    }
-
     /// Sorts the judged operations by key; all of them are of one if keys cannot be judged alone.
     pub(super) fn of(operations: &Operations<'_>, local: bool) -> Result<Keys, String> {
-        let mut all =
-            Keys { keys: Vec::new(), counts: Vec::new(), key_of: vec![NOT_JUDGED; operations.len()] };
+        let mut all = Keys {
+            keys: Vec::new(),
+            counts: Vec::new(),
+            key_of: vec![NOT_JUDGED; operations.len()],
+            answered: false,
+        };
         let mut places: FxHashMap<Datum, u32> = FxHashMap::default();
         for (id, place) in all.key_of.iter_mut().enumerate().filter(|(id, _)| is_judged(operations, *id)) {
             let key = if local { operations.key(id) } else { Some(Datum::NIL) };
@@ -178,6 +180,7 @@ impl Keys {
                 all.keys.len() as u32 - 1
             });
             all.counts[*place as usize] += 1;
+            all.answered |= operations.end(id) == End::Ok;
         }
         Ok(all)
     }

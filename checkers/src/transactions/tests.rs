@@ -174,4 +174,18 @@ fn a_component_of_twenty_thousand_and_a_chain_of_a_million() {
     let txns = builder.finish().unwrap();
     let verdict = super::rw_register(Options::default()).judge(&txns, &Budget::unlimited());
     assert_eq!(verdict.validity, Validity::Valid, "{:?}", verdict.reason);
+
+    // The same with lists of two elements: each appends to the list that the one before began, and begins the next.
+    let mut builder = Builder::new(Datatype::ListAppend);
+    for i in 0..1_000_000i64 {
+        let n = i as u64;
+        builder.begin(i as usize, n, n, Some(3_000_000), TxnOutcome::Ok);
+        builder.write(&Value::Int(i), &Value::Int(2));
+        let found: Vec<Value> = if i == 0 { vec![2.into()] } else { vec![1.into(), 2.into()] };
+        builder.read(&Value::Int(i), Some(&found.into()));
+        builder.write(&Value::Int(i + 1), &Value::Int(1));
+    }
+    let txns = builder.finish().unwrap();
+    let verdict = super::list_append(Options::default()).judge(&txns, &Budget::unlimited());
+    assert_eq!(verdict.validity, Validity::Valid, "{:?}", verdict.reason);
 }

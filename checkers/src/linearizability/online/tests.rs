@@ -200,6 +200,71 @@ fn keys_retire_and_must_not_come_back() {
     assert!(verdict.reason.unwrap().contains("key 5: it was touched again after it had been retired"));
 }
 
+/// Keys retire just when one of them has been answered wrongly: that is not forgotten.
+#[test]
+fn what_returns_as_its_key_would_retire_is_judged() {
+    let last = 2 * MAX_KEYS as u64;
+    let read = Op::Read { key: 0.into(), mode: ReadMode::Default };
+    for (told, expected) in [(1, Validity::Valid), (7, Validity::Invalid)] {
+        let mut judge = Judge::new(Register::default(), Budget::unlimited());
+        // The first key is written, and read until all others have been written, too.
+        let mut events: Vec<Event> = many_keys(MAX_KEYS as i64).collect();
+        events.insert(2, event(0, 1, 1, Kind::Invoke, read.clone(), None));
+        events.push(event(0, last, 1, Kind::Ok, read.clone(), Some(Ret::Value(told.into()))));
+        let next = Op::Write { key: (-1).into(), value: 1.into() };
+        events.push(event(0, last, 0, Kind::Invoke, next, None));
+        for (index, event) in events.iter_mut().enumerate() {
+            event.index = index as u64;
+            judge.see(event);
+        }
+        assert!(judge.counts.retired > 0);
+        assert_eq!(judge.finish().validity, expected);
+    }
+}
+
+/// As many keys as clients, all of them open: none can retire, and it is not tried each time.
+#[test]
+fn keys_that_cannot_retire_do_not_slow_it_down() {
+    let mut judge = Judge::new(Register::default(), Budget::unlimited());
+    let count = 10 * MAX_KEYS as u64;
+    for at in 0..count {
+        let op = Op::Write { key: (at as i64).into(), value: 1.into() };
+        judge.see(&event(at, at, at, Kind::Invoke, op, None));
+    }
+    assert!(judge.full as u64 >= count);
+    let verdict = judge.finish();
+    assert_eq!((verdict.validity, &verdict.stats["judged"]), (Validity::Unknown, &count.into()));
+}
+
+/// What is no history of operations is nothing that can be judged, as for the judge of whole histories.
+#[test]
+fn what_is_malformed_is_unknown() {
+    let write = |value: i64| Op::Write { key: 1.into(), value: value.into() };
+    let read = || Op::Read { key: 1.into(), mode: ReadMode::Default };
+    let call = |at: u64, op: Op| event(at, at, 0, Kind::Invoke, op, None);
+    let done = |at: u64, op: Op| event(at, at, 0, Kind::Ok, op, Some(Ret::Done));
+    let cases: [(Vec<Event>, &str); 7] = [
+        (vec![call(0, write(1)), done(0, write(1))], "index 0 follows index 0"),
+        (vec![call(0, write(1)), done(1, write(2))], "but it asked write of 1"),
+        (vec![call(0, write(1)), call(1, write(2))], "while write of 1 to key 1 was open"),
+        (vec![done(0, write(1))], "which it did not ask"),
+        (vec![call(0, read()), done(1, read())], "is no answer"),
+        (
+            vec![call(0, write(1)), event(1, 1, 0, Kind::Info, write(1), None), call(2, write(2))],
+            "may still be running",
+        ),
+        (vec![event(0, u64::MAX, 0, Kind::Invoke, write(1), None)], "the last moment"),
+    ];
+    for (events, why) in cases {
+        let mut judge = online(ModelName::Register, Budget::unlimited());
+        events.iter().for_each(|event| judge.see(event));
+        let verdict = judge.finish();
+        assert_eq!(verdict.validity, Validity::Unknown);
+        let reason = verdict.reason.unwrap();
+        assert!(reason.contains(why), "{reason}");
+    }
+}
+
 #[test]
 fn what_cannot_be_judged_is_unknown_with_the_reason() {
     let write = |value: i64| Op::Write { key: 1.into(), value: value.into() };
