@@ -149,7 +149,7 @@ pub(crate) fn all_at_once(operations: usize) -> History {
     let ret = |process: usize| match process % 3 {
         0 => Ret::Done,
         1 => Ret::Value((process as i64 % 5).into()),
-        _ => Ret::Swapped { swapped: process % 2 == 0, found: None },
+        _ => Ret::Swapped { swapped: process.is_multiple_of(2), found: None },
     };
     let calls = (0..operations).map(|process| (process, Kind::Invoke, None));
     let returns = (0..operations).map(|process| (process, Kind::Ok, Some(ret(process))));

@@ -35,7 +35,7 @@ const MIN_FORGOTTEN: usize = 1024;
 pub(super) enum Ended {
     /// This return cannot be; these are the states that were possible just before it.
     Invalid {
-        operation: Operation,
+        operation: Box<Operation>,
         states: Vec<String>,
     },
     Unknown(String),
@@ -244,7 +244,7 @@ impl<M: Model> Watched<M> {
                 self.frontier.before().map(|(state, _)| self.space.tell(state).0).collect();
             states.sort();
             states.dedup();
-            return Some(Ended::Invalid { operation, states });
+            return Some(Ended::Invalid { operation: Box::new(operation), states });
         }
         self.free.push(slot);
         self.forget();

@@ -10,11 +10,14 @@ use rand_chacha::ChaCha8Rng;
 use super::*;
 use crate::{Checker, Header, History, Meta, ReadMode, Ret, linearizable};
 
+/// What a client waits for, with the answer once it has taken effect.
+type Open = Option<(Op, Option<Ret>)>;
+
 /// A history of registers with compare-and-set, with crashes, failures, stale reads that claim nothing, ties in time, and lies.
 fn history(seed: u64, length: usize, most_crashes: f64, lies: bool) -> History {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let mut cells: BTreeMap<i64, Value> = BTreeMap::new();
-    let mut clients: Vec<(u64, Option<(Op, Option<Ret>)>)> = (0..4).map(|process| (process, None)).collect();
+    let mut clients: Vec<(u64, Open)> = (0..4).map(|process| (process, None)).collect();
     let (mut processes, mut time, mut invoked) = (4, 0, 0);
     let mut events = Vec::new();
     let crashes = rng.random_range(0.0..=most_crashes);
