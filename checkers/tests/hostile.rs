@@ -35,6 +35,8 @@ fn everyone() -> Vec<Box<dyn Checker>> {
         Box::new(rw_register(transactions::Options::default())),
         Box::new(convergence(convergence::Options::default())),
         Box::new(convergence(convergence::Options { stand_still_ns: 0 })),
+        Box::new(bench::set()),
+        Box::new(bench::queue()),
         Box::new(bench::set_full(false)),
         Box::new(bench::set_full(true)),
         Box::new(bench::total_queue()),

@@ -99,7 +99,7 @@ fn verdict(v: &Verdict) -> Markup {
 
 /// Whether a figure can stand in a line.
 fn is_short(value: &Json) -> bool {
-    !value.is_object() && !value.as_array().is_some_and(|list| list.len() > 20)
+    !value.is_object() && value.as_array().is_none_or(|list| list.len() <= 20)
 }
 
 /// Where several keys are explained: a choice of one, for the script.
