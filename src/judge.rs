@@ -6,6 +6,7 @@ use crate::{
     guards::{Evidence, guards},
     objectives::objectives,
     plan::TestPlan,
+    progress,
     run::Record,
     scenario::Bounds,
 };
@@ -18,11 +19,12 @@ use checkers::{
     performance::{self, Performance},
     still_holds,
 };
+use indicatif::ProgressBar;
 use serde::Serialize;
 use std::{
     collections::BTreeMap,
     fs::File,
-    io::BufReader,
+    io::{BufReader, Read},
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -97,11 +99,20 @@ pub fn read_history(path: &Path) -> Result<History> {
     jsonl::read(BufReader::with_capacity(1 << 18, file)).with_context(|| format!("in {}", path.display()))
 }
 
-/// Reads a history from a file in any format, and says in which it was.
+/// Reads a history from a file in any format, and says in which it was. Draws how far it is.
 pub fn read_any(path: &Path, options: &Options) -> Result<(History, Format)> {
     let file = File::open(path).with_context(|| format!("cannot read {}", path.display()))?;
-    formats::read(BufReader::with_capacity(1 << 18, file), options)
-        .with_context(|| format!("in {}", path.display()))
+    let (bar, file) = reading(path, file);
+    let read = formats::read(BufReader::with_capacity(1 << 18, file), options);
+    bar.finish_and_clear();
+    read.with_context(|| format!("in {}", path.display()))
+}
+
+/// Draws how far a file is read.
+pub fn reading(path: &Path, file: File) -> (ProgressBar, impl Read) {
+    let bytes = file.metadata().map_or(0, |known| known.len());
+    let bar = progress::of_work(&format!("reading {}", path.display()), Some(bytes));
+    (bar.clone(), bar.wrap_read(file))
 }
 
 /// The history that a path means: a file, or the one in a run's folder.

@@ -18,6 +18,21 @@ use std::{
 };
 use tokio::task::JoinHandle;
 
+/// Draws work that may take long, on a terminal's stderr: of how many bytes, if that is known, else how long it has taken.
+pub fn of_work(what: &str, bytes: Option<u64>) -> ProgressBar {
+    // Whoever asks for JSON or writes to a file is not disturbed: nothing is drawn where there is no terminal.
+    let (bar, template) = match bytes {
+        Some(bytes) => (ProgressBar::new(bytes), "{msg}: {bytes} of {total_bytes}, {elapsed}"),
+        None => (ProgressBar::new_spinner(), "{msg}: {elapsed} {spinner}"),
+    };
+    if let Ok(style) = ProgressStyle::with_template(template) {
+        bar.set_style(style);
+    }
+    bar.set_message(what.to_owned());
+    bar.enable_steady_tick(Duration::from_millis(200));
+    bar
+}
+
 /// Draws the progress of one run.
 pub struct Progress {
     bar: Option<ProgressBar>,

@@ -59,12 +59,30 @@ fn the_default_run_is_valid_and_not_vacuous() {
 }
 
 #[test]
-fn the_same_over_http() {
+fn the_same_over_http_and_judged_while_it_goes_on() {
     let folder = tempfile::tempdir().unwrap();
-    let args = ["run", "register-http", "--time-limit", "12s", "--nemesis", "kill", "--seed", "3"];
+    let args =
+        ["run", "register-http", "--time-limit", "12s", "--nemesis", "kill", "--seed", "3", "--online"];
     let (code, stdout, stderr) = run(tribunal(folder.path()).args(args));
     assert_eq!(code, 0, "{stdout}\n{stderr}");
-    assert!(results(folder.path())["operations"]["ok"].as_u64().unwrap() > 500);
+    let results = results(folder.path());
+    assert!(results["operations"]["ok"].as_u64().unwrap() > 500);
+    let stats = &results["checkers"]["linearizable"]["stats"];
+    assert_eq!((&stats["online"], stats["judged"].as_u64() > Some(500)), (&true.into(), true), "{stats}");
+}
+
+#[test]
+fn a_run_ends_at_its_first_violation() {
+    let folder = tempfile::tempdir().unwrap();
+    let args = ["run", "--bug", "quorum-off-by-one", "--seed", "1", "--time-limit", "60s", "--fail-fast"];
+    let (code, stdout, stderr) = run(tribunal(folder.path()).args(args));
+    assert_eq!(code, 1, "{stdout}\n{stderr}");
+    let results = results(folder.path());
+    assert_eq!(results["stopped_early"], true);
+    assert!(
+        results["checkers"]["linearizable"]["anomalies"][0]["picture"].is_string(),
+        "evidence of the whole"
+    );
 }
 
 /// A run that is under load, with nodes up.

@@ -1,7 +1,7 @@
 //! `tribunal check FILE`: judges a stored history.
 
 use super::{Failure, OrArguments};
-use crate::{exit, judge, report, scenario::Bounds, scenario::diagnostic::did_you_mean};
+use crate::{exit, judge, progress, report, scenario::Bounds, scenario::diagnostic::did_you_mean};
 use anyhow::{Context, anyhow, bail};
 use checkers::{
     Budget, Checker, ModelName, OpOutcome, Operation, SequentialOptions, Validity, Value, Verdict, bench,
@@ -82,7 +82,9 @@ pub(super) fn main(args: Args) -> Result<u8, Failure> {
     judge::note_cut(&path, &history);
     let operations = history.paired().map_err(|e| anyhow!("{}: {e}", path.display())).or_arguments()?;
     let bounds = Bounds { check: args.time_limit, check_memory_mb: args.memory, ..Bounds::default() };
+    let judging = progress::of_work(&format!("judging {} operations", operations.len()), None);
     let mut verdict = judge::bounded(&*checker, &history, &bounds);
+    judging.finish_and_clear();
     // As for Knossos, of whose checker alone this is true. Ours may be what is left of a run that died, and that is no pass;
     // nor is a file without any event.
     if args.checker == "linearizable"
@@ -125,11 +127,13 @@ fn online(args: &Args, initial: &Value, path: &Path) -> Result<u8, Failure> {
     });
     let mut judge = checkers::online(model, Budget::new(cancel.clone(), bytes));
     let whose = || format!("in {} (--online reads jsonl only)", path.display());
+    let (bar, file) = judge::reading(path, file);
     let mut reader =
         Reader::new(BufReader::with_capacity(1 << 18, file)).with_context(whose).or_arguments()?;
     while let Some(event) = reader.next().with_context(whose).or_arguments()? {
         judge.see(&event);
         if cancel.load(Relaxed) {
+            bar.finish_and_clear();
             // What was found is certain, however little of the rest was seen.
             if judge.violation().is_some() {
                 return tell(args, &judge.finish());
@@ -138,6 +142,7 @@ fn online(args: &Args, initial: &Value, path: &Path) -> Result<u8, Failure> {
             return tell(args, &Verdict::unknown("linearizable", why));
         }
     }
+    bar.finish_and_clear();
     judge::note_torn(path, reader.cut.as_ref());
     tell(args, &judge.finish())
 }
