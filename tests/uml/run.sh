@@ -14,7 +14,7 @@
 #   125  this script failed: no User-Mode Linux, no boot, no exit code, bad arguments; it says which
 #   130  interrupted (143: terminated)
 #
-# Needs, on Debian: apt-get install user-mode-linux kmod iproute2
+# Needs, on Debian: apt-get install user-mode-linux kmod iproute2 build-essential
 
 set -euo pipefail
 
@@ -97,6 +97,10 @@ trap 'exit 143' TERM HUP
 # Not in $TMPDIR: the name stands on the kernel's command line, which has no quotes.
 work=$(mktemp -d /tmp/tribunal-uml.XXXXXX)
 mkfifo "$work/out" "$work/err"
+
+# Where the processor has more registers than the kernel knows; elsewhere it changes nothing.
+cc -shared -fPIC -O1 -o "$work/xstate.so" "${BASH_SOURCE[0]%/*}/xstate.c" -ldl 2>"$work/console" ||
+    fail "cannot compile xstate.c, which stands beside this script: apt-get install build-essential"
 
 # Zero bytes between them: whatever an argument holds, it arrives as it is.
 printf '%s\0' "$@" >"$work/arguments"
@@ -207,7 +211,7 @@ cat <"$work/out" &
 readers+=($!)
 cat <"$work/err" >&2 &
 readers+=($!)
-TMPDIR=/dev/shm setsid "$KERNEL" mem="$memory"M root=/dev/root rootfstype=hostfs rootflags=/ ro init="$work/init" \
+TMPDIR=/dev/shm LD_PRELOAD="$work/xstate.so" setsid "$KERNEL" mem="$memory"M root=/dev/root rootfstype=hostfs rootflags=/ ro init="$work/init" \
     uml_dir="$work/" umid=machine con=null con0=null,fd:1 ssl=null ssl0=null,fd:5 ssl1=null,fd:6 panic=-1 quiet \
     </dev/null >"$work/console" 2>&1 5>"$work/out" 6>"$work/err" &
 machine=$!
