@@ -29,10 +29,8 @@ fn etcd() -> Vec<History> {
         .map(|seed| {
             let load = Load { operations: 75, clients: 5, crashed: 0.07, domain: Some(5), cas: 0.33, ..LOAD };
             let mut history = simulate(load, seed);
-            // Of Porcupine's many are wrong.
-            if seed % 3 == 0 {
-                make_stale(&mut history);
-            }
+            // Of Porcupine's many are wrong. With five values a stale read is so in half of the cases.
+            make_stale(&mut history);
             history
         })
         .collect()
