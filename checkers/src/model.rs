@@ -165,6 +165,18 @@ pub enum Effect<V> {
     Opaque,
 }
 
+impl<V> Effect<V> {
+    /// The same with other names for the values.
+    pub(crate) fn map<W>(self, mut name: impl FnMut(V) -> W) -> Effect<W> {
+        match self {
+            Effect::Observe(value) => Effect::Observe(value.map(name)),
+            Effect::Set { to } => Effect::Set { to: name(to) },
+            Effect::Swap { from, to } => Effect::Swap { from: name(from), to: name(to) },
+            Effect::Opaque => Effect::Opaque,
+        }
+    }
+}
+
 /// The built-in models by name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ModelName {

@@ -187,7 +187,7 @@ pub(super) fn items<'a, M: Model>(model: &M, calls: &[Call<'a>]) -> Vec<Item<&'a
         .collect()
 }
 
-fn intern<T: Copy + Eq + Hash>(known: &mut FxHashMap<T, u32>, list: &mut Vec<T>, item: T) -> u32 {
+pub(super) fn intern<T: Copy + Eq + Hash>(known: &mut FxHashMap<T, u32>, list: &mut Vec<T>, item: T) -> u32 {
     *known.entry(item).or_insert_with(|| {
         list.push(item);
         (list.len() - 1) as u32

@@ -12,17 +12,19 @@
 //! Minimal means: no single further operation can be left out. Deliberately bounded by counted effort: it may end early
 //! with a larger part, never with a wrong one.
 
+use std::hash::Hash;
+
 use rustc_hash::FxHashMap;
 
 use super::{
-    calls::{Call, Calls, items},
+    calls::{Call, Calls, Classes, Entry, Step, intern, items},
     frontier::Sweep,
     outcome::{Outcome, Purse},
     prune::{Item, removable},
     space::{Memo, Space},
 };
 use crate::{
-    Budget, Value,
+    Budget,
     model::{Effect, Model},
 };
 
@@ -59,75 +61,121 @@ pub(super) fn prefix<'a, M: Model>(model: &M, calls: &[Call<'a>], last: usize) -
 /// and how many trials it took.
 pub(super) fn shrink<'a, M: Model>(
     model: &M,
-    mut calls: Vec<Call<'a>>,
+    calls: Vec<Call<'a>>,
     last: usize,
     budget: &Budget,
 ) -> (Vec<Call<'a>>, usize) {
-    let mut shrinker = Shrinker { model, budget, runs: 0, effort: 0, best: None };
+    // Values and classes become numbers once, not in every trial.
+    let (mut classes, mut known) = (Classes::new(), FxHashMap::default());
+    let (mut values, mut numbers) = (Vec::new(), FxHashMap::default());
+    let entries: Vec<Entry<u32>> = items(model, &calls)
+        .into_iter()
+        .zip(&calls)
+        .map(|(item, call)| Entry {
+            item: Item {
+                effect: item.effect.map(|value| intern(&mut numbers, &mut values, value)),
+                call: item.call,
+                ret: item.ret,
+            },
+            class: intern(&mut known, &mut classes, (call.op, call.ret)),
+        })
+        .collect();
+    let space = Memo::new(model, &classes);
+    let mut shrinker = Shrinker {
+        model,
+        classes: &classes,
+        calls: &calls,
+        entries: &entries,
+        space,
+        budget,
+        runs: 0,
+        effort: 0,
+        best: None,
+    };
+    let mut kept: Vec<u32> = (0..calls.len() as u32).collect();
     // At first everything at once: a value from nowhere needs no company.
-    let mut chunk = calls.len();
-    loop {
+    let mut chunk = kept.len();
+    'shrinking: loop {
         let mut smaller = false;
         // Backwards: readers come after writers, and a write can go only when its readers are gone.
-        let mut end = calls.len();
+        let mut end = kept.len();
         while end > 0 {
             let start = end.saturating_sub(chunk);
-            let wish: Vec<bool> =
-                (0..calls.len()).map(|i| (start..end).contains(&i) && calls[i].id != last).collect();
+            let wish: Vec<bool> = (0..kept.len())
+                .map(|i| (start..end).contains(&i) && calls[kept[i] as usize].id != last)
+                .collect();
             end = start;
-            match shrinker.without(&calls, &wish) {
+            match shrinker.without(&kept, &wish) {
                 Trial::Smaller(rest) => {
-                    calls = rest;
+                    kept = rest;
                     smaller = true;
                 }
                 Trial::No => {}
-                Trial::EffortSpent => return (calls, shrinker.runs),
+                Trial::EffortSpent => break 'shrinking,
             }
         }
         if chunk == 1 && !smaller {
-            return (calls, shrinker.runs);
+            break;
         }
-        chunk = chunk.div_ceil(2).min(calls.len()).max(1);
+        chunk = chunk.div_ceil(2).min(kept.len()).max(1);
     }
+    let runs = shrinker.runs;
+    (kept.into_iter().map(|at| calls[at as usize]).collect(), runs)
 }
 
-struct Shrinker<'m, 'b, M> {
-    model: &'m M,
-    budget: &'b Budget,
+struct Shrinker<'s, 'a, M: Model> {
+    model: &'s M,
+    classes: &'s Classes<'a>,
+    calls: &'s [Call<'a>],
+    entries: &'s [Entry<u32>],
+    /// What was found out about the model serves all trials.
+    space: Memo<'s, M>,
+    budget: &'s Budget,
     runs: usize,
     effort: u64,
     /// How many steps the last success took.
     best: Option<u64>,
 }
 
-enum Trial<'a> {
+enum Trial {
     /// Still invalid without it.
-    Smaller(Vec<Call<'a>>),
+    Smaller(Vec<u32>),
     /// Valid without it, or cannot be left out, or too hard to tell.
     No,
     EffortSpent,
 }
 
-impl<M: Model> Shrinker<'_, '_, M> {
-    fn without<'a>(&mut self, calls: &[Call<'a>], wish: &[bool]) -> Trial<'a> {
+impl<'s, 'a: 's, M: Model> Shrinker<'s, 'a, M> {
+    /// Leaves out what is wished of those that were kept so far.
+    fn without(&mut self, kept: &[u32], wish: &[bool]) -> Trial {
         if self.runs >= MAX_RUNS || self.effort >= MAX_EFFORT || self.budget.is_cancelled() {
             return Trial::EffortSpent;
         }
-        self.effort += calls.len() as u64;
-        let removed = with_witnesses(&items(self.model, calls), wish);
+        self.effort += kept.len() as u64;
+        let items: Vec<Item<u32>> = kept.iter().map(|at| self.entries[*at as usize].item).collect();
+        let removed = with_witnesses(&items, wish);
         if !removed.contains(&true) {
             return Trial::No;
         }
-        let rest: Vec<Call<'a>> =
-            calls.iter().zip(&removed).filter(|(_, removed)| !**removed).map(|(call, _)| *call).collect();
+        let stays = kept.iter().zip(&removed).filter(|(_, removed)| !**removed);
+        let rest: Vec<u32> = stays.map(|(at, _)| *at).collect();
+        let entries: Vec<Entry<u32>> = rest.iter().map(|at| self.entries[*at as usize]).collect();
         self.runs += 1;
-        let (laid, classes) = Calls::new(self.model, &rest);
-        let mut space = Memo::new(self.model, &classes);
+        let index = |step: Step| match step {
+            Step::Invoke(source) => self.calls[rest[source as usize] as usize].called.1,
+            Step::Return(source) => {
+                self.calls[rest[source as usize] as usize].returned.map_or(u64::MAX, |(_, index)| index)
+            }
+        };
+        let laid = Calls::lay_out(&entries, self.classes.len(), index);
+        if self.space.bytes() > MAX_BYTES / 2 {
+            self.space = Memo::new(self.model, self.classes);
+        }
         // A part without its reads may be far harder than the whole; do not insist.
         let limit = self.best.map_or(MAX_FIRST_STEPS, |best| 2 * best + MIN_STEPS);
         let mut purse = Purse::new(limit, MAX_BYTES.min(self.budget.bytes()), self.budget);
         let outcome =
-            Sweep::new(&laid, space.start()).map(|mut frontier| frontier.run(&mut space, &mut purse));
+            Sweep::new(&laid, self.space.start()).map(|mut sweep| sweep.run(&mut self.space, &mut purse));
         self.effort += rest.len() as u64 + purse.spent();
         match outcome {
             Some(Outcome::Invalid(_)) => {
@@ -140,7 +188,7 @@ impl<M: Model> Shrinker<'_, '_, M> {
 }
 
 /// What may be left out of the wish if everything that stays keeps its witness.
-fn with_witnesses(items: &[Item<&Value>], wish: &[bool]) -> Vec<bool> {
+fn with_witnesses<V: Copy + Eq + Hash>(items: &[Item<V>], wish: &[bool]) -> Vec<bool> {
     let witnesses = witnesses(items);
     let mut wish = wish.to_vec();
     loop {
@@ -162,19 +210,19 @@ fn with_witnesses(items: &[Item<&Value>], wish: &[bool]) -> Vec<bool> {
 }
 
 /// For everything that looks at one value: who left it, at the latest.
-fn witnesses(items: &[Item<&Value>]) -> Vec<Option<usize>> {
-    let mut writers: FxHashMap<&Value, Vec<(u64, usize)>> = FxHashMap::default();
+fn witnesses<V: Copy + Eq + Hash>(items: &[Item<V>]) -> Vec<Option<usize>> {
+    let mut writers: FxHashMap<V, Vec<(u64, usize)>> = FxHashMap::default();
     for (i, item) in items.iter().enumerate() {
         if let Effect::Set { to } | Effect::Swap { to, .. } = item.effect {
             writers.entry(to).or_default().push((item.call, i));
         }
     }
     writers.values_mut().for_each(|writers| writers.sort_unstable());
-    let look = |item: &Item<&Value>| {
+    let look = |item: &Item<V>| {
         let (Effect::Observe(Some(value)) | Effect::Swap { from: value, .. }) = item.effect else {
             return None;
         };
-        let writers = writers.get(value)?;
+        let writers = writers.get(&value)?;
         let end = item.ret.unwrap_or(u64::MAX);
         let later = writers.partition_point(|(call, _)| *call <= end);
         later.checked_sub(1).map(|last| writers[last].1)
