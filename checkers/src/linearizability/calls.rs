@@ -104,7 +104,7 @@ impl Calls {
     }
 
     /// The same for any form of calls and so many classes. `index` gives the place of an event among those of its time.
-    pub(super) fn lay_out<V: Copy + Eq + Hash>(
+    pub(super) fn lay_out<V: Copy + Ord>(
         entries: &[Entry<V>],
         classes: usize,
         index: impl Fn(Step) -> u64,

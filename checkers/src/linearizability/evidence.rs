@@ -164,19 +164,18 @@ impl<'a, M: Model> Teller<'a, M> {
             entry
         };
         let path = |order: &Order| {
-            json!({
-                "operations": order.calls.iter().map(|call| id(*call)).collect::<Vec<_>>(),
-                "states": order.states.iter().map(place).collect::<Vec<_>>(),
-                "stuck": order.stuck.iter().map(|entry| stuck(order, *entry)).collect::<Vec<_>>(),
-            })
+            let ids: Vec<usize> = order.calls.iter().map(|call| id(*call)).collect();
+            let states: Vec<usize> = order.states.iter().map(place).collect();
+            let stuck: Json = order.stuck.iter().map(|entry| stuck(order, *entry)).collect();
+            object([("operations", ids.into()), ("states", states.into()), ("stuck", stuck)])
         };
         let state = |state: &usize| {
             let state = &self.orders.states[*state];
-            json!({
-                "state": self.model.to_json(state),
-                "words": clip(self.model.describe(state)),
-                "situation": clip(self.model.situation(state)),
-            })
+            object([
+                ("state", self.model.to_json(state)),
+                ("words", clip(self.model.describe(state)).into()),
+                ("situation", clip(self.model.situation(state)).into()),
+            ])
         };
         let pairs = self.states.iter().flat_map(|state| {
             (0..self.orders.calls.len()).filter_map(move |call| {
@@ -185,21 +184,30 @@ impl<'a, M: Model> Teller<'a, M> {
             })
         });
         let impossible = pairs.map(|(state, call)| {
-            json!({"operation": id(call), "state": place(&state), "reason": self.reason(call, state)})
+            object([
+                ("operation", id(call).into()),
+                ("state", place(&state).into()),
+                ("reason", self.reason(call, state).into()),
+            ])
         });
         let operation = |call: &Call<'_>| {
             let ret = call.returned.map(|returned| returned.0);
-            json!({"id": call.id, "call": call.called.0, "ret": ret})
+            object([("id", call.id.into()), ("call", call.called.0.into()), ("ret", ret.into())])
         };
-        json!({
-            "count": self.orders.count,
-            "cut": self.orders.cut,
-            "operations": self.orders.calls.iter().map(operation).collect::<Vec<_>>(),
-            "states": self.states.iter().map(state).collect::<Vec<_>>(),
-            "paths": self.orders.kept.iter().map(path).collect::<Vec<_>>(),
-            "impossible": impossible.collect::<Vec<_>>(),
-        })
+        object([
+            ("count", self.orders.count.into()),
+            ("cut", self.orders.cut.into()),
+            ("operations", self.orders.calls.iter().map(operation).collect()),
+            ("states", self.states.iter().map(state).collect()),
+            ("paths", self.orders.kept.iter().map(path).collect()),
+            ("impossible", impossible.collect()),
+        ])
     }
+}
+
+/// An object of values that are there already: the macro would write each of them anew, at every level.
+pub(super) fn object<const N: usize>(fields: [(&str, Json); N]) -> Json {
+    fields.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
 }
 
 /// Not more of a text than fits.

@@ -30,7 +30,7 @@
 use serde_json::{Value as Json, json};
 
 use super::{
-    evidence,
+    evidence::{self, object},
     judge::{Guilt, Why, calls_of, whole_for},
     record::is_judged,
     shrink,
@@ -89,9 +89,11 @@ pub(super) fn explain<M: Model>(
     let told = WINDOW.max(minimal.len() + COMPANY).min(MAX_TOLD);
     let told = whole(window(&part, &guilty, &minimal, named, MAX_TOLD, told));
     let key = key.map(|key| operations.values().get(key));
-    let states: Vec<&Json> = guilt.configs.iter().map(|(_, state, _)| state).collect();
-    let configs: Vec<Json> =
-        guilt.configs.iter().map(|(_, state, pending)| json!({"state": state, "pending": pending})).collect();
+    let states: Json = guilt.configs.iter().map(|(_, state, _)| state.clone()).collect();
+    let config = |(_, state, pending): &(String, Json, Vec<usize>)| {
+        object([("state", state.clone()), ("pending", pending.clone().into())])
+    };
+    let configs: Json = guilt.configs.iter().map(config).collect();
     let mut message = message(&guilty, guilt, unobservable, origin.as_ref());
     if let Some(longest_order) = longest_order {
         message.push('\n');
@@ -100,20 +102,20 @@ pub(super) fn explain<M: Model>(
     Anomaly {
         name: "not-linearizable".into(),
         message,
-        details: json!({
-            "key": key,
-            "operation": guilt.operation,
-            "first": guilt.why == Why::NoState,
-            "previous_ok": previous_ok,
-            "prefix_len": prefix_len,
-            "states": states,
-            "states_truncated": guilt.more,
-            "configs": configs,
-            "minimal": minimal,
-            "shrink_runs": runs,
-            "orders": orders,
-            "window": told.iter().map(entry).collect::<Json>(),
-        }),
+        details: object([
+            ("key", json!(key)),
+            ("operation", guilt.operation.into()),
+            ("first", (guilt.why == Why::NoState).into()),
+            ("previous_ok", previous_ok.into()),
+            ("prefix_len", prefix_len.into()),
+            ("states", states),
+            ("states_truncated", guilt.more.into()),
+            ("configs", configs),
+            ("minimal", minimal.clone().into()),
+            ("shrink_runs", runs.into()),
+            ("orders", orders),
+            ("window", told.iter().map(entry).collect()),
+        ]),
         picture: Some(timeline::draw(&drawn.iter().collect::<Vec<_>>(), &[guilt.operation])),
         operations: minimal,
     }

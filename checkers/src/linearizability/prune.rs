@@ -41,10 +41,6 @@
 //! A failed compare-and-set that does not say what it found is an `Observe(None)`: it may be the only witness of a crashed
 //! write, as in `w 1 | w 2 ? | cas 1->3 no`, which is linearizable thanks to the `w 2` that nobody read.
 
-use std::hash::Hash;
-
-use rustc_hash::FxHashMap;
-
 use crate::model::Effect;
 
 /// An operation as the lemma sees it. Values may be numbers: the lemma only compares them.
@@ -66,7 +62,7 @@ impl<V> Item<V> {
 /// A large part of the wish to leave out (`wish[i]`) that the lemma allows.
 ///
 /// Starts with the whole wish, and takes operations back until the condition holds for what is left of it.
-pub(super) fn removable<V: Copy + Eq + Hash>(items: &[Item<V>], wish: &[bool]) -> Vec<bool> {
+pub(super) fn removable<V: Copy + Ord>(items: &[Item<V>], wish: &[bool]) -> Vec<bool> {
     let mut removed = wish.to_vec();
     loop {
         let rest = Rest::new(items, &removed);
@@ -83,64 +79,68 @@ pub(super) fn removable<V: Copy + Eq + Hash>(items: &[Item<V>], wish: &[bool]) -
     }
 }
 
-/// Intervals, to be asked for an extreme of those beyond a point.
-#[derive(Default)]
-struct Beyond(Vec<(u64, u64)>);
+/// Intervals by what they are about, to be asked for an extreme of those beyond a point. One sorted list: delta debugging makes
+/// thousands of these, and a map of lists would be a thousand small pieces of memory each time.
+struct Beyond<V>(Vec<(V, u64, u64)>);
 
-impl Beyond {
-    /// From pairs of (place, value): afterwards [`least`](Self::least) answers for all places at or beyond a point.
+impl<V: Copy + Ord> Beyond<V> {
+    /// From triples of (subject, place, value): afterwards [`least`](Self::least) answers for all places at or beyond a point.
     fn close(&mut self) {
         self.0.sort_unstable();
-        let mut least = u64::MAX;
-        for (_, value) in self.0.iter_mut().rev() {
-            least = least.min(*value);
-            *value = least;
+        let mut after: Option<(V, u64)> = None;
+        for (subject, _, value) in self.0.iter_mut().rev() {
+            if let Some((same, least)) = after
+                && same == *subject
+            {
+                *value = least.min(*value);
+            }
+            after = Some((*subject, *value));
         }
     }
 
-    /// The least value of those whose place is at least `from`; `u64::MAX` if there is none.
-    fn least(&self, from: u64) -> u64 {
-        let at = self.0.partition_point(|(place, _)| *place < from);
-        self.0.get(at).map_or(u64::MAX, |(_, value)| *value)
+    /// The least value of those about `subject` whose place is at least `from`; `u64::MAX` if there is none.
+    fn least(&self, subject: V, from: u64) -> u64 {
+        let at = self.0.partition_point(|(about, place, _)| (*about, *place) < (subject, from));
+        self.0.get(at).filter(|(about, ..)| *about == subject).map_or(u64::MAX, |(.., value)| *value)
     }
 }
 
 /// What is not left out.
 struct Rest<V> {
     /// Of every `Set` that returned: call and return.
-    sets: Beyond,
+    sets: Beyond<()>,
     /// Of everything that looks at a value: return and call.
-    looks: FxHashMap<V, Beyond>,
+    looks: Beyond<V>,
     /// Of everything that looks at all values.
-    looks_at_all: Beyond,
+    looks_at_all: Beyond<()>,
     /// Of everything that looks at something.
-    looks_at_any: Beyond,
+    looks_at_any: Beyond<()>,
 }
 
-impl<V: Copy + Eq + Hash> Rest<V> {
+impl<V: Copy + Ord> Rest<V> {
     fn new(items: &[Item<V>], removed: &[bool]) -> Self {
         let mut rest = Rest {
-            sets: Beyond::default(),
-            looks: FxHashMap::default(),
-            looks_at_all: Beyond::default(),
-            looks_at_any: Beyond::default(),
+            sets: Beyond(Vec::new()),
+            looks: Beyond(Vec::new()),
+            looks_at_all: Beyond(Vec::new()),
+            looks_at_any: Beyond(Vec::new()),
         };
         for (item, _) in items.iter().zip(removed).filter(|(_, removed)| !**removed) {
-            let look = (item.end(), item.call);
+            let (end, call) = (item.end(), item.call);
             match item.effect {
                 Effect::Set { .. } => {
-                    rest.sets.0.extend(item.ret.map(|ret| (item.call, ret)));
+                    rest.sets.0.extend(item.ret.map(|ret| ((), call, ret)));
                     continue;
                 }
                 Effect::Observe(Some(value)) | Effect::Swap { from: value, .. } => {
-                    rest.looks.entry(value).or_default().0.push(look);
+                    rest.looks.0.push((value, end, call));
                 }
-                Effect::Observe(None) | Effect::Opaque => rest.looks_at_all.0.push(look),
+                Effect::Observe(None) | Effect::Opaque => rest.looks_at_all.0.push(((), end, call)),
             }
-            rest.looks_at_any.0.push(look);
+            rest.looks_at_any.0.push(((), end, call));
         }
         rest.sets.close();
-        rest.looks.values_mut().for_each(Beyond::close);
+        rest.looks.close();
         rest.looks_at_all.close();
         rest.looks_at_any.close();
         rest
@@ -152,16 +152,15 @@ impl<V: Copy + Eq + Hash> Rest<V> {
         let first_look = match item.effect {
             Effect::Observe(_) => return true,
             Effect::Set { to } | Effect::Swap { to, .. } => {
-                let at_value = self.looks.get(&to).map_or(u64::MAX, |looks| looks.least(item.call));
-                at_value.min(self.looks_at_all.least(item.call))
+                self.looks.least(to, item.call).min(self.looks_at_all.least((), item.call))
             }
-            Effect::Opaque => self.looks_at_any.least(item.call),
+            Effect::Opaque => self.looks_at_any.least((), item.call),
         };
         if first_look == u64::MAX {
             return true;
         }
         // The first return of a `Set` that it precedes.
-        let overwritten = item.ret.map_or(u64::MAX, |ret| self.sets.least(ret.saturating_add(1)));
+        let overwritten = item.ret.map_or(u64::MAX, |ret| self.sets.least((), ret.saturating_add(1)));
         overwritten < first_look
     }
 }

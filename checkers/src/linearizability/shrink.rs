@@ -12,8 +12,6 @@
 //! Minimal means: no single further operation can be left out. Deliberately bounded by counted effort: it may end early
 //! with a larger part, never with a wrong one.
 
-use std::hash::Hash;
-
 use rustc_hash::FxHashMap;
 
 use super::{
@@ -188,7 +186,7 @@ impl<'s, 'a: 's, M: Model> Shrinker<'s, 'a, M> {
 }
 
 /// What may be left out of the wish if everything that stays keeps its witness.
-fn with_witnesses<V: Copy + Eq + Hash>(items: &[Item<V>], wish: &[bool]) -> Vec<bool> {
+fn with_witnesses<V: Copy + Ord>(items: &[Item<V>], wish: &[bool]) -> Vec<bool> {
     let witnesses = witnesses(items);
     let mut wish = wish.to_vec();
     loop {
@@ -210,22 +208,21 @@ fn with_witnesses<V: Copy + Eq + Hash>(items: &[Item<V>], wish: &[bool]) -> Vec<
 }
 
 /// For everything that looks at one value: who left it, at the latest.
-fn witnesses<V: Copy + Eq + Hash>(items: &[Item<V>]) -> Vec<Option<usize>> {
-    let mut writers: FxHashMap<V, Vec<(u64, usize)>> = FxHashMap::default();
+fn witnesses<V: Copy + Ord>(items: &[Item<V>]) -> Vec<Option<usize>> {
+    let mut writers: Vec<(V, u64, usize)> = Vec::new();
     for (i, item) in items.iter().enumerate() {
         if let Effect::Set { to } | Effect::Swap { to, .. } = item.effect {
-            writers.entry(to).or_default().push((item.call, i));
+            writers.push((to, item.call, i));
         }
     }
-    writers.values_mut().for_each(|writers| writers.sort_unstable());
+    writers.sort_unstable();
     let look = |item: &Item<V>| {
         let (Effect::Observe(Some(value)) | Effect::Swap { from: value, .. }) = item.effect else {
             return None;
         };
-        let writers = writers.get(&value)?;
         let end = item.ret.unwrap_or(u64::MAX);
-        let later = writers.partition_point(|(call, _)| *call <= end);
-        later.checked_sub(1).map(|last| writers[last].1)
+        let later = writers.partition_point(|(to, call, _)| (*to, *call) <= (value, end));
+        later.checked_sub(1).map(|last| writers[last]).filter(|last| last.0 == value).map(|last| last.2)
     };
     items.iter().map(look).collect()
 }
