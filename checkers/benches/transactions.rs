@@ -96,19 +96,20 @@ fn planted(transactions: usize) {
     let mut recorded = simulator.run();
     plant_write_skews(&mut recorded, skews);
     let pairs = planted_pairs(&recorded);
-    let txns = load(Datatype::ListAppend, &recorded);
+    let (history, count) = (history(Datatype::ListAppend, &recorded), recorded.len());
+    drop(recorded);
     let checker = list_append(Options::default());
     for _ in 0..5 {
         let start = Instant::now();
-        let verdict = checker.judge(&txns, &Budget::unlimited());
+        let verdict = checker.check(&history, &Budget::unlimited());
         let took = start.elapsed();
         assert_eq!(verdict.validity, Validity::Invalid);
         let (inside, components, with_cycle) = all_in_components(&verdict, &pairs);
         assert_eq!((inside, with_cycle), (pairs.len(), components), "each pair, and each component");
         println!(
-            "list-append, planted write skews: {took:?} for {} transactions; {inside} of {} pairs in a component, a cycle in \
+            "list-append, planted write skews, from the history's events: {took:?} for {} transactions; {inside} of {} pairs in a component, a cycle in \
              {with_cycle} of {components} components, {} explained; {}",
-            txns.len(),
+            count,
             pairs.len(),
             verdict.anomalies.len(),
             verdict.stats["anomaly_counts"]

@@ -120,13 +120,12 @@ fn members(txns: &Transactions, suspects: Option<&Suspects>) -> serde_json::Valu
     let of = |suspects: &Suspects, component: &[u32]| -> Vec<usize> {
         component.iter().map(|node| txns.operation[suspects.nodes[*node as usize] as usize]).collect()
     };
+    let Some(suspects) = suspects else { return json!([]) };
     let mut members = Vec::new();
-    for suspects in suspects {
-        for component in &suspects.components[Level::Plain as usize] {
-            if component.len() <= left {
-                left -= component.len();
-                members.push(of(suspects, component));
-            }
+    for component in &suspects.components[Level::Plain as usize] {
+        if component.len() <= left {
+            left -= component.len();
+            members.push(of(suspects, component));
         }
     }
     json!(members)
