@@ -10,6 +10,7 @@
 
 use std::time::Duration;
 
+use super::happening::Event;
 use crate::core::NodeId;
 
 /// The clients, as an end of a link.
@@ -64,4 +65,27 @@ pub struct Passed {
     pub hurried: u64,
     /// Sum of all delays, in nanoseconds.
     pub delay_ns: u64,
+}
+
+/// A link in a world.
+pub(super) struct Way {
+    pub(super) link: Link,
+    /// Shortest delay, and how much longer it can be, in nanoseconds.
+    pub(super) delay: (u64, u64),
+    pub(super) passed: Passed,
+    /// What it keeps.
+    pub(super) held: Vec<Event>,
+}
+
+impl Way {
+    pub(super) fn new(link: Link) -> Self {
+        let (shortest, longest) = (nanos(link.delay.0), nanos(link.delay.1));
+        let delay = (shortest, longest.saturating_sub(shortest));
+        Way { link, delay, passed: Passed::default(), held: Vec::new() }
+    }
+}
+
+/// In the world's unit.
+pub(super) fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }

@@ -10,7 +10,7 @@
 use std::collections::VecDeque;
 
 use super::clock::Clock;
-use super::world::Event;
+use super::happening::Event;
 use crate::bugs::Hooks;
 use crate::core::{Config, Core, Durable, Message, Mono, NodeId, Record, Token};
 
