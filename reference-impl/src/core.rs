@@ -40,6 +40,7 @@ mod machine;
 mod message;
 mod record;
 mod session;
+mod wakeup;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -99,6 +100,8 @@ pub struct Core {
     proposals: BTreeMap<(Slot, Ballot), Proposal>,
     /// Bytes of their entries.
     open_bytes: usize,
+    /// None of the leader's own proposals is to be sent again before this.
+    resend_due: Mono,
     clients: Clients,
     basic: Basic,
     catch_up: CatchUp,
@@ -144,6 +147,7 @@ impl Core {
             elections_won: 0,
             proposals: BTreeMap::new(),
             open_bytes: 0,
+            resend_due: Mono::NEVER,
             clients: Clients::default(),
             basic: Basic::default(),
             catch_up: CatchUp::default(),
@@ -177,6 +181,14 @@ impl Core {
     /// Takes one input at `now`, the node's own clock read *after* the input was received (a lease is checked against it),
     /// and returns what is to be done, in order.
     pub fn step(&mut self, now: Mono, input: Input) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        self.step_into(now, input, &mut effects);
+        effects
+    }
+
+    /// The same with the caller's own memory: `effects`, which must be empty, becomes what is to be done.
+    pub fn step_into(&mut self, now: Mono, input: Input, effects: &mut Vec<Effect>) {
+        std::mem::swap(&mut self.effects, effects);
         match input {
             Input::Message { from, message } => {
                 if self.config.nodes.contains(&from) {
@@ -198,7 +210,7 @@ impl Core {
         if !self.unwritten.is_empty() {
             self.persist(Vec::new(), now);
         }
-        std::mem::take(&mut self.effects)
+        std::mem::swap(&mut self.effects, effects);
     }
 
     /// Handles what the node has told itself, until it is quiet.
@@ -252,11 +264,6 @@ impl Core {
         {
             self.persist(Vec::new(), now);
         }
-    }
-
-    /// When the core wants a tick even if nothing happens; `None` if an ordinary tick is enough.
-    pub fn wakeup(&self) -> Option<Mono> {
-        self.basic.wakeup()
     }
 
     // --- the acceptor's messages ------------------------------------------------------------------------------------

@@ -75,6 +75,20 @@ fn the_same_seed_is_the_same_run() {
     assert_ne!(run(&other), run(&Setup { seed: 7, ..other.clone() }));
 }
 
+#[test]
+fn a_tick_before_the_moment_that_a_core_asks_for_changes_nothing() {
+    for (seed, nodes) in (0..60).zip([3, 5, 4].into_iter().cycle()) {
+        for protocol in [Protocol::MultiPaxos, Protocol::BasicPaxos] {
+            let setup = Setup::new(seed, nodes, protocol);
+            let seldom = run(&setup).unwrap_or_else(|violation| panic!("{violation}"));
+            let often =
+                run(&Setup { idle_ticks: true, ..setup }).unwrap_or_else(|violation| panic!("{violation}"));
+            assert!(often.steps > seldom.steps + 100, "{often:?}");
+            assert_eq!(Report { steps: seldom.steps, ..often }, seldom);
+        }
+    }
+}
+
 /// Seeds tried until a bug is found.
 const PATIENCE: u64 = 400;
 

@@ -49,15 +49,6 @@ enum Phase {
     BackOff(Mono),
 }
 
-impl Basic {
-    pub(super) fn wakeup(&self) -> Option<Mono> {
-        match self.attempt.as_ref()?.phase {
-            Phase::BackOff(until) => Some(until),
-            _ => None,
-        }
-    }
-}
-
 impl Core {
     pub(super) fn basic_enqueue(&mut self, request: Request) {
         if self.basic.queue.len() >= self.config.queue {
@@ -185,6 +176,19 @@ impl Core {
         let bound = self.config.timing.backoff * (1 << attempt.lost.min(10));
         let bound = bound.min(self.config.timing.backoff_max);
         attempt.phase = Phase::BackOff(now + bound.mul_f64(self.rng.random_range(0.0..1.0)));
+    }
+
+    /// When a back-off ends, a question is to be repeated, or others are told what is chosen.
+    pub(super) fn basic_wakeup(&self) -> Mono {
+        let attempt = match &self.basic.attempt {
+            None => Mono::NEVER,
+            Some(Attempt { phase: Phase::BackOff(until), slot, .. }) => {
+                // Its command is chosen, and waits for the slots before it: the back-off is over without a next round.
+                if self.learner.chosen(*slot).is_some() { Mono::NEVER } else { *until }
+            }
+            Some(attempt) => attempt.resend_at,
+        };
+        attempt.min(self.next_gossip)
     }
 
     pub(super) fn basic_tick(&mut self, now: Mono) {

@@ -69,6 +69,14 @@ impl Core {
         }
     }
 
+    pub(super) fn catch_up_wakeup(&self) -> Mono {
+        match self.catch_up.asked {
+            None => Mono::NEVER,
+            Some(_) if self.learner.applied() >= self.catch_up.target => Mono::default(),
+            Some((_, at)) => at + ASK_AGAIN,
+        }
+    }
+
     pub(super) fn catch_up_tick(&mut self, now: Mono) {
         let Some((node, at)) = self.catch_up.asked else { return };
         if self.learner.applied() >= self.catch_up.target {

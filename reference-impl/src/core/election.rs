@@ -221,6 +221,11 @@ impl Core {
 }
 
 impl Candidate {
+    /// When it asks again, or stands under another ballot.
+    pub(super) fn wakeup(&self, quorum: usize) -> Mono {
+        if self.is_stuck(quorum) { self.ask_again_at.min(self.give_up_at) } else { self.ask_again_at }
+    }
+
     /// Either others have promised but what they know cannot be fetched, or nobody answers a quorum's worth. Only the first
     /// is helped by a new ballot; in the second the same question is simply asked again.
     fn is_stuck(&self, quorum: usize) -> bool {
