@@ -83,6 +83,10 @@ pub struct NodeArgs {
     /// Seed of the random waits.
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub seed: u64,
+    /// Threads that serve connections and the core; the log has one of its own. With one, replies and messages of one moment
+    /// leave together, and nothing waits for another thread to wake up.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = threads)]
+    pub threads: usize,
     /// Exit as soon as standard input ends: the parent is gone.
     #[arg(long)]
     pub watch_stdin: bool,
@@ -95,6 +99,13 @@ fn parse_peer(text: &str) -> Result<(NodeId, String), String> {
         return Err("the address is empty".to_owned());
     }
     Ok((id, address.to_owned()))
+}
+
+fn threads(text: &str) -> Result<usize, String> {
+    text.parse()
+        .ok()
+        .filter(|n| (1..=1024).contains(n))
+        .ok_or_else(|| "expected a number from 1 to 1024".to_owned())
 }
 
 fn parse_range(text: &str) -> Result<(u64, u64), String> {
@@ -363,8 +374,12 @@ pub fn run(args: NodeArgs) -> Result<(), NodeError> {
             std::process::exit(0);
         });
     }
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
+    let mut runtime = match args.threads {
+        1 => tokio::runtime::Builder::new_current_thread(),
+        _ => tokio::runtime::Builder::new_multi_thread(),
+    };
+    let runtime = runtime
+        .worker_threads(args.threads)
         .enable_all()
         .build()
         .map_err(|source| NodeError::System { doing: "start the runtime", source })?;

@@ -84,6 +84,7 @@ impl Kv for Handle {
         let command = codec::command_from(wire).ok_or_else(|| {
             Status::invalid_argument("the command names no operation, or an unknown read mode")
         })?;
+        let command = codec::detached(command);
         let reply = Handle::execute(self, command, deadline, no_forward).await;
         Ok(Response::new(codec::reply_to(reply)))
     }

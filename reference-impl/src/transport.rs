@@ -77,14 +77,19 @@ impl Outbox {
         Arc::new(Outbox { sender, queue: Mutex::default() })
     }
 
-    /// Queues a message; never blocks. If the queue is full its oldest message is lost.
-    pub fn push(&self, message: Message) {
-        let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
-        if queue.messages.len() >= QUEUE_MAX {
-            queue.messages.pop_front();
-            queue.dropped += 1;
+    /// Queues messages; never blocks. If the queue is full its oldest ones are lost.
+    pub fn push(&self, messages: impl ExactSizeIterator<Item = Message>) {
+        if messages.len() == 0 {
+            return;
         }
-        queue.messages.push_back(message);
+        let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        for message in messages {
+            if queue.messages.len() >= QUEUE_MAX {
+                queue.messages.pop_front();
+                queue.dropped += 1;
+            }
+            queue.messages.push_back(message);
+        }
         if let Some(reader) = queue.reader.take() {
             reader.wake();
         }
@@ -261,9 +266,7 @@ mod tests {
     #[test]
     fn a_full_queue_loses_its_oldest_message_and_batches_are_bounded() {
         let outbox = outbox();
-        for slot in 0..QUEUE_MAX as u64 + 5 {
-            outbox.push(Message::Fetch { from: slot });
-        }
+        outbox.push((0..QUEUE_MAX + 5).map(|slot| Message::Fetch { from: slot as u64 }));
         let context = Context::from_waker(Waker::noop());
         let Poll::Ready(batch) = outbox.next_batch(&context) else { panic!("there is something to send") };
         assert_eq!(batch.messages.len(), BATCH_MAX);
