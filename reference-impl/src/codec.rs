@@ -10,6 +10,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use prost::bytes::Bytes;
+
 use crate::core::{
     Ballot, Command, Entry, EntryId, Failure, Message, Op, Output, Path, ReadMode, Reply, Scope, Served,
     Slot, Vote,
@@ -110,6 +112,18 @@ pub fn command_from(command: v1::Command) -> Option<Command> {
         Wire::Delete(v1::Delete { key }) => Op::Delete { key },
     };
     Some(Command { client: command.client_id, seq: command.seq, op })
+}
+
+/// The same command with memory of its own. What was decoded from the network shares the buffer that it was read into, and
+/// would keep all of it for as long as the log keeps the value.
+pub fn detached(mut command: Command) -> Command {
+    let own = |bytes: &mut Bytes| *bytes = Bytes::copy_from_slice(bytes);
+    match &mut command.op {
+        Op::Get { .. } | Op::Delete { .. } => {}
+        Op::Put { value, .. } | Op::Append { value, .. } => own(value),
+        Op::Cas { expected, new, .. } => expected.iter_mut().chain([new]).for_each(own),
+    }
+    command
 }
 
 fn mode_to(mode: ReadMode) -> v1::ReadMode {

@@ -55,8 +55,9 @@ pub struct Driver {
     calls: BTreeMap<Call, oneshot::Sender<Reply>>,
     next_call: Call,
     held: BTreeMap<Token, Vec<(NodeId, Message)>>,
-    /// Written without a sync: reported to the core as soon as the effects at hand are carried out.
-    written: Option<Token>,
+    /// To be written, and to be sent: handed over together after each batch of inputs.
+    writes: Vec<(Token, Vec<Record>)>,
+    sends: BTreeMap<NodeId, Vec<Message>>,
     status: Arc<Mutex<Status>>,
 }
 
@@ -72,7 +73,8 @@ impl Driver {
             calls: BTreeMap::new(),
             next_call: 1,
             held: BTreeMap::new(),
-            written: None,
+            writes: Vec::new(),
+            sends: BTreeMap::new(),
             status,
         }
     }
@@ -118,6 +120,7 @@ impl Driver {
                 next_tick = tokio::time::Instant::now() + TICK;
                 self.step(Input::Tick);
             }
+            self.flush();
             *self.status.lock().unwrap_or_else(PoisonError::into_inner) = self.core.status();
         }
     }
@@ -154,18 +157,14 @@ impl Driver {
     }
 
     fn step(&mut self, input: Input) {
-        let effects = self.core.step(self.clock.now(), input);
-        for effect in effects {
+        for effect in self.core.step(self.clock.now(), input) {
             self.carry_out(effect);
-        }
-        if let Some(token) = self.written.take() {
-            self.on_synced(token);
         }
     }
 
     fn carry_out(&mut self, effect: Effect) {
         match effect {
-            Effect::Persist { token, records } => self.persist(token, records),
+            Effect::Persist { token, records } => self.writes.push((token, records)),
             Effect::Send { to, message, after: None } => self.send(to, message),
             Effect::Send { to, message, after: Some(token) } => {
                 self.held.entry(token).or_default().push((to, message));
@@ -180,15 +179,26 @@ impl Driver {
         }
     }
 
-    fn persist(&mut self, token: Token, records: Vec<Record>) {
-        if self.writer.write(token, records) {
-            self.written = Some(token);
-        }
+    fn send(&mut self, to: NodeId, message: Message) {
+        self.sends.entry(to).or_default().push(message);
     }
 
-    fn send(&self, to: NodeId, message: Message) {
-        if let Some(peer) = self.peers.get(&to) {
-            peer.push(message);
+    /// Hands over what has gathered: one wake-up for each peer and one for the log, however many commands there were.
+    /// Messages first: they travel while the log is synced.
+    fn flush(&mut self) {
+        loop {
+            for (to, messages) in &mut self.sends {
+                if let Some(peer) = self.peers.get(to) {
+                    peer.push(messages.drain(..));
+                }
+            }
+            let Some((newest, _)) = self.writes.last() else { return };
+            let newest = *newest;
+            if !self.writer.write(std::mem::take(&mut self.writes)) {
+                return;
+            }
+            // Written without a sync: nothing else will report it, and what it lets go is to be sent as well.
+            self.on_synced(newest);
         }
     }
 }

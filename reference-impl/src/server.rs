@@ -7,6 +7,7 @@
 //! A gRPC error status means a malformed request and nothing else; everything that happens to a command is said in its
 //! `Reply`. Deliberately no TLS and no authentication: this is a cluster for trials, to be kept on a private network.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -19,6 +20,7 @@ use crate::core::{Command, Config, Failure, Reply, Served};
 use crate::driver::{Event, Events};
 use crate::proto::v1;
 use crate::proto::v1::kv_server::Kv;
+use crate::transport::Outbox;
 use crate::wal::Fsync;
 
 /// A way to use a running node. Cheap to clone.
@@ -29,6 +31,7 @@ pub struct Handle {
     clock: Clock,
     config: Arc<Config>,
     fsync: Fsync,
+    links: Arc<[Arc<Outbox>]>,
 }
 
 impl Handle {
@@ -38,8 +41,9 @@ impl Handle {
         clock: Clock,
         config: Config,
         fsync: Fsync,
+        links: impl Iterator<Item = Arc<Outbox>>,
     ) -> Self {
-        Handle { events, status, clock, config: Arc::new(config), fsync }
+        Handle { events, status, clock, config: Arc::new(config), fsync, links: links.collect() }
     }
 
     /// Runs one command. `deadline` is how long the node may keep trying (`None`: its default).
@@ -56,6 +60,8 @@ impl Handle {
     pub fn status(&self) -> v1::StatusReply {
         let status = self.status.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let now = self.clock.now();
+        let mut sent = BTreeMap::new();
+        self.links.iter().for_each(|link| link.count_sent(&mut sent));
         v1::StatusReply {
             node: status.node,
             role: status.role.to_owned(),
@@ -71,6 +77,7 @@ impl Handle {
             elections_won: status.elections_won,
             bugs: self.config.hooks.names().into_iter().map(str::to_owned).collect(),
             applied_hash: status.applied_hash,
+            sent: sent.into_iter().map(|(kind, count)| v1::Sent { kind: kind.to_owned(), count }).collect(),
         }
     }
 }
@@ -84,6 +91,7 @@ impl Kv for Handle {
         let command = codec::command_from(wire).ok_or_else(|| {
             Status::invalid_argument("the command names no operation, or an unknown read mode")
         })?;
+        let command = codec::detached(command);
         let reply = Handle::execute(self, command, deadline, no_forward).await;
         Ok(Response::new(codec::reply_to(reply)))
     }

@@ -73,3 +73,22 @@ pub enum Message {
     /// What came of it.
     ForwardReply { id: EntryId, reply: Box<Reply> },
 }
+
+impl Message {
+    /// What it is called in counts.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Message::Prepare { .. } => "prepare",
+            Message::Promise { .. } => "promise",
+            Message::Nack { .. } => "nack",
+            Message::Accept { .. } => "accept",
+            Message::Accepted { .. } => "accepted",
+            Message::Heartbeat { .. } => "heartbeat",
+            Message::HeartbeatAck { .. } => "heartbeat-ack",
+            Message::Fetch { .. } => "fetch",
+            Message::Chosen { .. } => "chosen",
+            Message::Forward { .. } => "forward",
+            Message::ForwardReply { .. } => "forward-reply",
+        }
+    }
+}

@@ -188,7 +188,7 @@ fn every_mode_reports_all_tokens_and_keeps_their_order() {
         let (reports, reported) = mpsc::channel();
         let mut writer = Writer::start(log, fsync, None, move |token| reports.send(token).unwrap());
         for token in 1..=50 {
-            let now = writer.write(token, vec![vote(token)]);
+            let now = writer.write(vec![(token, vec![vote(token)])]);
             assert_eq!(now, fsync == Fsync::None);
         }
         if fsync != Fsync::None {
@@ -213,7 +213,7 @@ fn what_is_not_synced_yet_is_not_in_the_file() {
     let lazily = Some(Duration::from_millis(200));
     let (reports, reported) = mpsc::channel();
     let mut writer = Writer::start(log, Fsync::Group, lazily, move |token| reports.send(token).unwrap());
-    writer.write(1, vec![vote(1)]);
+    writer.write(vec![(1, vec![vote(1)])]);
     assert_eq!(std::fs::read(wal(&dir)).unwrap(), before, "kill -9 would lose it here");
     assert_eq!(reported.recv_timeout(Duration::from_secs(10)), Ok(1));
     assert_ne!(std::fs::read(wal(&dir)).unwrap(), before);

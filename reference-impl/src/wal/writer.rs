@@ -59,17 +59,19 @@ impl Writer {
         Writer(Mode::Thread(shared, Some(thread)))
     }
 
-    /// Queues records. True if they are on disk already (as far as the mode promises) and will not be reported.
-    pub fn write(&mut self, token: Token, records: Vec<Record>) -> bool {
+    /// Queues records, in the order of their tokens. True if they are on disk already (as far as the mode promises) and will
+    /// not be reported.
+    pub fn write(&mut self, writes: Vec<(Token, Vec<Record>)>) -> bool {
         match &mut self.0 {
             Mode::Inline(log) => {
                 let path = log.path().to_owned();
+                let records: Vec<Record> = writes.into_iter().flat_map(|(_, records)| records).collect();
                 log.write(&records).unwrap_or_else(|error| fail("write to", &path, &error));
                 true
             }
             Mode::Thread(shared, _) => {
                 let mut queue = shared.queue.lock().unwrap_or_else(PoisonError::into_inner);
-                queue.writes.push((token, records));
+                queue.writes.extend(writes);
                 drop(queue);
                 shared.filled.notify_one();
                 false
