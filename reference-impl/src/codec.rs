@@ -131,6 +131,8 @@ fn mode_to(mode: ReadMode) -> v1::ReadMode {
         ReadMode::Lease => v1::ReadMode::Lease,
         ReadMode::Log => v1::ReadMode::Log,
         ReadMode::Stale => v1::ReadMode::Stale,
+        ReadMode::ReadIndex => v1::ReadMode::ReadIndex,
+        ReadMode::Quorum => v1::ReadMode::Quorum,
     }
 }
 
@@ -139,6 +141,8 @@ fn mode_from(mode: v1::ReadMode) -> ReadMode {
         v1::ReadMode::Lease => ReadMode::Lease,
         v1::ReadMode::Log => ReadMode::Log,
         v1::ReadMode::Stale => ReadMode::Stale,
+        v1::ReadMode::ReadIndex => ReadMode::ReadIndex,
+        v1::ReadMode::Quorum => ReadMode::Quorum,
     }
 }
 
@@ -265,6 +269,9 @@ pub fn message_to(message: Message) -> v1::PeerMessage {
             Body::HeartbeatAck(v1::HeartbeatAck { ballot: Some(ballot_to(ballot)), round })
         }
         Message::Fetch { from } => Body::Fetch(v1::Fetch { from }),
+        Message::ReadQuery { id } => Body::ReadQuery(v1::ReadQuery { id: Some(id_to(id)) }),
+        Message::ReadAnswer { id, last } => Body::ReadAnswer(v1::ReadAnswer { id: Some(id_to(id)), last }),
+        Message::Release { ballot, to } => Body::Release(v1::Release { ballot: Some(ballot_to(ballot)), to }),
         Message::Chosen { entries, commit } => {
             let entries = entries.iter().map(|(slot, entry)| slot_entry_to(*slot, entry)).collect();
             Body::Chosen(v1::Chosen { entries, commit })
@@ -314,6 +321,9 @@ pub fn message_from(message: v1::PeerMessage) -> Option<Message> {
         },
         Body::HeartbeatAck(m) => Message::HeartbeatAck { ballot: ballot_from(m.ballot), round: m.round },
         Body::Fetch(m) => Message::Fetch { from: m.from },
+        Body::ReadQuery(m) => Message::ReadQuery { id: id_from(m.id)? },
+        Body::ReadAnswer(m) => Message::ReadAnswer { id: id_from(m.id)?, last: m.last },
+        Body::Release(m) => Message::Release { ballot: ballot_from(m.ballot), to: m.to },
         Body::Chosen(m) => Message::Chosen {
             entries: m.entries.into_iter().map(slot_entry_from).collect::<Option<Vec<_>>>()?,
             commit: m.commit,
@@ -359,6 +369,9 @@ mod tests {
             Message::Heartbeat { ballot, commit: 1, round: 2, lease: ns },
             Message::HeartbeatAck { ballot, round: 2 },
             Message::Fetch { from: 3 },
+            Message::ReadQuery { id },
+            Message::ReadAnswer { id, last: 9 },
+            Message::Release { ballot, to: 2 },
             Message::Chosen { entries: vec![(3, entry), (4, no_op)], commit: 4 },
             Message::Forward { id, command, ttl: ns },
             Message::ForwardReply { id, reply: reply(Ok(Output::Cas { swapped: false, found: None })) },

@@ -38,6 +38,7 @@ mod learner;
 mod lease;
 mod machine;
 mod message;
+mod reads;
 mod record;
 mod session;
 mod wakeup;
@@ -66,6 +67,7 @@ use catchup::CatchUp;
 use clients::Clients;
 use election::Candidate;
 use leader::{Leader, Proposal};
+use reads::Reads;
 
 /// Largest key, in bytes.
 pub const KEY_MAX: usize = 4 << 10;
@@ -105,6 +107,7 @@ pub struct Core {
     clients: Clients,
     basic: Basic,
     catch_up: CatchUp,
+    reads: Reads,
     next_id: u64,
     issued: Token,
     persisted: Token,
@@ -151,6 +154,7 @@ impl Core {
             clients: Clients::default(),
             basic: Basic::default(),
             catch_up: CatchUp::default(),
+            reads: Reads::default(),
             next_id: 1,
             issued: 0,
             persisted: 0,
@@ -199,6 +203,7 @@ impl Core {
                 self.on_client(call, command, deadline, no_forward, now);
             }
             Input::Tick => self.on_tick(now),
+            Input::HandOver => self.hand_over(now),
             Input::Persisted(token) => {
                 self.persisted = self.persisted.max(token);
                 let later = self.loopback.split_off(&(token + 1));
@@ -245,6 +250,10 @@ impl Core {
             Message::HeartbeatAck { ballot, round } => self.on_heartbeat_ack(from, ballot, round, now),
             Message::Fetch { from: slot } => self.on_fetch(from, slot),
             Message::Chosen { entries, commit } => self.on_chosen(from, entries, commit, now),
+            Message::ReadQuery { id } => self.on_read_query(from, id),
+            Message::ReadAnswer { id, last } => self.on_read_answer(from, id, last, now),
+            Message::Release { ballot, to } if ballot.node == from => self.on_release(ballot, to, now),
+            Message::Release { .. } => {}
             Message::Forward { id, command, ttl } => self.on_forward(from, id, command, ttl, now),
             Message::ForwardReply { id, reply } => self.on_forward_reply(id, *reply, now),
         }
@@ -260,6 +269,7 @@ impl Core {
         }
         self.catch_up_tick(now);
         self.clients_tick(now);
+        self.reads_tick(now);
         if self.learner.applied() > self.commit_noted && now.since(self.commit_noted_at) >= COMMIT_HINT_EVERY
         {
             self.persist(Vec::new(), now);
@@ -401,6 +411,8 @@ impl Core {
             Role::Leader(_) => self.fill_window(now),
             Role::Follower => {}
         }
+        self.index_advance(now);
+        self.quorum_advance(now);
     }
 
     // --- plumbing ---------------------------------------------------------------------------------------------------

@@ -79,11 +79,13 @@ enum JsonOp {
 }
 
 #[derive(Clone, Copy, Default, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[serde(rename_all = "kebab-case")]
 enum JsonMode {
     #[default]
     Lease,
     Log,
+    ReadIndex,
+    Quorum,
     Stale,
 }
 
@@ -93,6 +95,8 @@ impl JsonMode {
             JsonMode::Lease => ReadMode::Lease,
             JsonMode::Log => ReadMode::Log,
             JsonMode::Stale => ReadMode::Stale,
+            JsonMode::ReadIndex => ReadMode::ReadIndex,
+            JsonMode::Quorum => ReadMode::Quorum,
         }
     }
 }

@@ -32,7 +32,7 @@ enum Origin {
 pub(super) struct Request {
     origin: Origin,
     pub(super) command: Command,
-    arrived: Mono,
+    pub(super) arrived: Mono,
     pub(super) deadline: Mono,
     no_forward: bool,
     /// It was forwarded or proposed: from now on it may be applied, whatever happens here.
@@ -162,7 +162,10 @@ impl Core {
             return self.answer_locally(request, Path::StaleRead);
         }
         match self.config.protocol {
-            Protocol::MultiPaxos => self.route(request, now),
+            Protocol::MultiPaxos => match request.command.op {
+                Op::Get { mode: ReadMode::Quorum, .. } => self.quorum_read(request, now),
+                _ => self.route(request, now),
+            },
             Protocol::BasicPaxos => self.basic_enqueue(request),
         }
     }

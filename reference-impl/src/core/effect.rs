@@ -30,6 +30,8 @@ pub enum Input {
     Client { call: Call, command: Command, deadline: Option<Duration>, no_forward: bool },
     /// Time has passed.
     Tick,
+    /// Hand leadership over, if this node leads: it is about to stop.
+    HandOver,
     /// This token, and every one before it, is on disk.
     Persisted(Token),
 }

@@ -204,6 +204,25 @@ impl Core {
         }
     }
 
+    /// Hands leadership over to whoever is likely to be up to date, who need not wait for the end of this leader's lease. (Ongaro's thesis,
+    /// §3.10, with a lease to be given back.) From here on nothing is read by the lease; what was proposed may still be chosen.
+    pub(super) fn hand_over(&mut self, now: Mono) {
+        let Role::Leader(leader) = &self.role else { return };
+        let ballot = leader.ballot;
+        let Some(to) = leader.lease.newest_of_others(self.config.id) else { return };
+        self.step_down("it hands over", now);
+        self.grant.release(ballot);
+        self.broadcast(&Message::Release { ballot, to });
+    }
+
+    pub(super) fn on_release(&mut self, ballot: Ballot, to: NodeId, now: Mono) {
+        self.grant.release(ballot);
+        // An old message must not unseat anyone.
+        if to == self.config.id && self.follows == Some(ballot) && matches!(self.role, Role::Follower) {
+            self.stand(now);
+        }
+    }
+
     /// Becomes a follower. What was proposed may still be chosen: its clients keep waiting for that, or for their deadline.
     pub(super) fn step_down(&mut self, why: &'static str, now: Mono) {
         let was = std::mem::replace(&mut self.role, Role::Follower);
@@ -212,7 +231,8 @@ impl Core {
             if self.follows == Some(leader.ballot) {
                 self.follows = None;
             }
-            for request in leader.queue {
+            let reads: Vec<_> = self.reads.take_index().collect();
+            for request in leader.queue.into_iter().chain(reads) {
                 self.route(request, now);
             }
         }

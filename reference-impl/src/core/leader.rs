@@ -139,6 +139,7 @@ impl Core {
         let Role::Leader(leader) = &mut self.role else { return };
         leader.heartbeat_at = now + self.config.timing.heartbeat;
         let round = leader.lease.send_round(now);
+        self.reads.round_sent(round);
         let heartbeat = Message::Heartbeat {
             ballot: leader.ballot,
             commit: self.learner.applied(),
@@ -182,6 +183,7 @@ impl Core {
             && leader.ballot == ballot
         {
             leader.lease.acknowledged(round, from, quorum, |sent| if from_send { sent } else { now });
+            self.index_advance(now);
         }
     }
 
@@ -237,6 +239,9 @@ impl Core {
             let output = Output::Value(self.learner.machine().get(key));
             let served = served(Path::LeaseRead, applied);
             return self.answer(request, Ok(output), served);
+        }
+        if let Op::Get { mode: ReadMode::ReadIndex, .. } = request.command.op {
+            return self.read_index(request, now);
         }
         if self.config.hooks.consults_sessions() {
             match self.learner.machine().seen(&request.command) {

@@ -5,7 +5,9 @@
 //! phase 2   Accept  →   ← Accepted | Nack         for each slot
 //! leading   Heartbeat → ← HeartbeatAck            carries the commit index and renews the lease
 //! learning  Fetch   →   ← Chosen                  also broadcast by a Basic Paxos proposer
+//! reading   ReadQuery → ← ReadAnswer
 //! clients   Forward →   ← ForwardReply
+//! leaving   Release →                             a leader hands over
 //! ```
 //!
 //! Any of them may be lost, delayed, duplicated or reordered: no handler may rely on order. (`Forward` of a command without
@@ -14,7 +16,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::ballot::{Ballot, Slot};
+use super::ballot::{Ballot, NodeId, Slot};
 use super::command::{Command, Entry, EntryId, Reply};
 
 /// The slots that a prepare speaks of.
@@ -68,6 +70,12 @@ pub enum Message {
     Fetch { from: Slot },
     /// This was; I know all up to `commit`.
     Chosen { entries: Vec<(Slot, Arc<Entry>)>, commit: Slot },
+    /// What is the highest slot that you have voted for?
+    ReadQuery { id: EntryId },
+    /// This.
+    ReadAnswer { id: EntryId, last: Slot },
+    /// I lead no more, and do not read by my lease: you are not bound to me any longer. `to` shall stand at once.
+    Release { ballot: Ballot, to: NodeId },
     /// A client's command for the leader, who has `ttl` to answer.
     Forward { id: EntryId, command: Command, ttl: Duration },
     /// What came of it.
@@ -87,6 +95,9 @@ impl Message {
             Message::HeartbeatAck { .. } => "heartbeat-ack",
             Message::Fetch { .. } => "fetch",
             Message::Chosen { .. } => "chosen",
+            Message::ReadQuery { .. } => "read-query",
+            Message::ReadAnswer { .. } => "read-answer",
+            Message::Release { .. } => "release",
             Message::Forward { .. } => "forward",
             Message::ForwardReply { .. } => "forward-reply",
         }

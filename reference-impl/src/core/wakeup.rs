@@ -26,7 +26,8 @@ impl Core {
         } else {
             Mono::NEVER
         };
-        let due = role.min(self.catch_up_wakeup()).min(self.clients.wakeup()).min(hint);
+        let due =
+            role.min(self.catch_up_wakeup()).min(self.clients.wakeup()).min(self.reads.wakeup()).min(hint);
         (due != Mono::NEVER).then_some(due)
     }
 }

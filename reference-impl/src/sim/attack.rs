@@ -107,6 +107,9 @@ pub struct Report {
     pub unknown: u64,
     pub refused: u64,
     pub lease_reads: u64,
+    pub index_reads: u64,
+    pub quorum_reads: u64,
+    pub hand_overs: u64,
     pub forwarded: u64,
     pub retries: u64,
     pub steps: u64,
@@ -123,6 +126,9 @@ impl std::ops::AddAssign for Report {
         self.unknown += other.unknown;
         self.refused += other.refused;
         self.lease_reads += other.lease_reads;
+        self.index_reads += other.index_reads;
+        self.quorum_reads += other.quorum_reads;
+        self.hand_overs += other.hand_overs;
         self.forwarded += other.forwarded;
         self.retries += other.retries;
         self.steps += other.steps;

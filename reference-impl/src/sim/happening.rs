@@ -151,7 +151,7 @@ impl World {
         }
     }
 
-    fn step(&mut self, id: NodeId, input: Input) {
+    pub(super) fn step(&mut self, id: NodeId, input: Input) {
         let node = &mut self.nodes[id as usize];
         let Some(core) = node.core.as_mut() else { return };
         let mut effects = std::mem::take(&mut self.effects);

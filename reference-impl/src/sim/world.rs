@@ -24,7 +24,9 @@ use super::node::{Loss, Lost, Node};
 use super::oracle::{Broken, Oracle};
 use super::queue::Queue;
 use crate::bugs::Hooks;
-use crate::core::{Call, Command, Config, Core, Effect, Mono, NodeId, Protocol, Reply, Status, Timing};
+use crate::core::{
+    Call, Command, Config, Core, Effect, Input, Mono, NodeId, Protocol, Reply, Status, Timing,
+};
 
 /// What a world is made of.
 #[derive(Clone, Debug)]
@@ -314,6 +316,13 @@ impl World {
         node.fuse = Some((effects, loss));
         let life = node.life;
         self.queue.push(self.now + nanos(within), Event::Crash { node: id, life });
+    }
+
+    /// Asks a node to hand leadership over, if it leads.
+    pub fn hand_over(&mut self, id: NodeId) {
+        if !self.nodes[id as usize].paused {
+            self.step(id, Input::HandOver);
+        }
     }
 
     /// Stops a node in its tracks.

@@ -70,7 +70,9 @@ impl Worker {
             let value = Bytes::copy_from_slice(&token.to_be_bytes());
             (Doing::Append { token }, Op::Append { key: name, value })
         } else {
-            let mode = if rng.random_bool(0.8) { ReadMode::Lease } else { ReadMode::Log };
+            let modes =
+                [ReadMode::Lease, ReadMode::Lease, ReadMode::Log, ReadMode::ReadIndex, ReadMode::Quorum];
+            let mode = modes[rng.random_range(0..modes.len())];
             (Doing::Read { key }, Op::Get { key: name, mode })
         };
         (doing, Command { client: self.name, seq: self.seq, op })

@@ -38,6 +38,9 @@ impl User<'_> {
         if !self.setup.hooks.measures_monotonic_time() {
             kinds.extend(["wall-clock", "wall-clock-leader", "wall-clock-leader"]);
         }
+        if !kinds.is_empty() {
+            kinds.push("hand-over-leader");
+        }
         if kinds.is_empty() {
             return;
         }
@@ -62,6 +65,10 @@ impl User<'_> {
                 let pause = self.pauses[victim as usize];
                 let ms = self.rng.random_range(50..1_500);
                 self.after(ms, Action::Resume { node: victim, pause });
+            }
+            "hand-over-leader" => {
+                self.report.hand_overs += 1;
+                self.world.hand_over(victim);
             }
             "wall-clock" | "wall-clock-leader" => {
                 let offset = self.rng.random_range(-3_000..3_000) * MS as i64;

@@ -229,6 +229,8 @@ impl<'a> User<'a> {
             Ok(output) => {
                 self.report.ok += 1;
                 self.report.lease_reads += u64::from(served.path == Path::LeaseRead);
+                self.report.index_reads += u64::from(served.path == Path::ReadIndex);
+                self.report.quorum_reads += u64::from(served.path == Path::QuorumRead);
                 self.report.retries += u64::from(served.path == Path::Retry);
                 self.report.forwarded += u64::from(served.forwarded);
                 let now = self.world.now();
