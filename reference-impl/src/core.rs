@@ -53,7 +53,7 @@ use rand_chacha::rand_core::SeedableRng;
 pub use acceptor::{Acceptor, Refused};
 pub use ballot::{Ballot, Mono, NodeId, Slot};
 pub use command::{Command, Entry, EntryId, Failure, Op, Output, Path, ReadMode, Reply, Served};
-pub use config::{Config, Protocol, Timing};
+pub use config::{Backoff, Config, Protocol, Timing};
 pub use effect::{Call, Effect, Input, Note, Status, Token};
 pub use learner::{Conflict, Learner};
 pub use lease::{Grant, Lease};
@@ -480,6 +480,7 @@ impl Core {
             last_slot: self.acceptor.last_slot().max(self.learner.last_chosen()),
             lease_until,
             elections_won: self.elections_won,
+            preempted: self.basic.preempted(),
             applied_hash: self.learner.hash(),
         }
     }

@@ -24,7 +24,7 @@ use tonic::transport::server::TcpIncoming;
 
 use crate::bugs::{self, Hooks};
 use crate::clock::Clock;
-use crate::core::{Config, Core, Durable, NodeId, Protocol};
+use crate::core::{Backoff, Config, Core, Durable, NodeId, Protocol};
 use crate::driver::{Driver, EVENTS_MAX};
 use crate::http;
 use crate::proto::v1::kv_server::KvServer;
@@ -80,6 +80,9 @@ pub struct NodeArgs {
     /// Milliseconds of silence after which a leader is suspected, drawn from this range.
     #[arg(long, value_name = "MIN..MAX", default_value = "150..400", value_parser = parse_range)]
     pub election_ms: (u64, u64),
+    /// What a Basic Paxos proposer does after a lost round.
+    #[arg(long, value_enum, default_value_t)]
+    pub backoff: Backoff,
     /// Seed of the random waits.
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub seed: u64,
@@ -229,6 +232,7 @@ impl NodeArgs {
         config.timing.heartbeat = Duration::from_millis(self.heartbeat_ms);
         config.timing.lease = Duration::from_millis(self.lease_ms);
         let (min, max) = self.election_ms;
+        config.timing.backoff_by = self.backoff;
         config.timing.election = (Duration::from_millis(min), Duration::from_millis(max));
         config.seed = self.seed;
         Ok(config)

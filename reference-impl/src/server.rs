@@ -75,6 +75,7 @@ impl Handle {
             protocol: self.config.protocol.name().to_owned(),
             fsync: self.fsync.name().to_owned(),
             elections_won: status.elections_won,
+            preempted: status.preempted,
             bugs: self.config.hooks.names().into_iter().map(str::to_owned).collect(),
             applied_hash: status.applied_hash,
             sent: sent.into_iter().map(|(kind, count)| v1::Sent { kind: kind.to_owned(), count }).collect(),

@@ -85,5 +85,7 @@ pub struct Status {
     /// On the node's own clock.
     pub lease_until: Option<Mono>,
     pub elections_won: u64,
+    /// Rounds of Basic Paxos that this incarnation has lost to others.
+    pub preempted: u64,
     pub applied_hash: u64,
 }
