@@ -33,6 +33,7 @@ mod command;
 mod config;
 mod effect;
 mod election;
+mod identity;
 mod leader;
 mod learner;
 mod lease;
@@ -75,7 +76,7 @@ pub const KEY_MAX: usize = 4 << 10;
 pub const VALUE_MAX: usize = 1 << 20;
 
 /// What a node is at the moment.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Role {
     Follower,
     Candidate(Candidate),

@@ -25,7 +25,7 @@ use super::config::Backoff;
 use super::message::{Message, Scope, Vote};
 
 /// The proposer of a Basic Paxos node.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct Basic {
     queue: VecDeque<Request>,
     attempt: Option<Attempt>,
@@ -41,7 +41,7 @@ impl Basic {
     }
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Attempt {
     entry: Arc<Entry>,
     slot: Slot,
@@ -54,7 +54,7 @@ struct Attempt {
     resend_at: Mono,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Phase {
     Prepare(BTreeMap<NodeId, Option<Vote>>),
     Accept,

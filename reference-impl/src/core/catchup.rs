@@ -17,7 +17,7 @@ use super::command::Entry;
 use super::message::Message;
 
 /// What is missing, and who was asked for it.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct CatchUp {
     /// Somebody knows that everything up to here is chosen.
     target: Slot,

@@ -21,14 +21,14 @@ use super::message::Message;
 use super::{Call, Core, Effect, KEY_MAX, Protocol, Role, VALUE_MAX};
 
 /// Whom to answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Origin {
     Local(Call),
     Peer { node: NodeId, id: EntryId },
 }
 
 /// A client's command, and how long there is to serve it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Request {
     origin: Origin,
     pub(super) command: Command,
@@ -40,7 +40,7 @@ pub(super) struct Request {
 }
 
 /// A command that was proposed.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Waiter {
     request: Request,
     ballot: Ballot,
@@ -58,7 +58,7 @@ impl Waiter {
     }
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Forwarded {
     request: Request,
     to: NodeId,
@@ -67,7 +67,7 @@ struct Forwarded {
 }
 
 /// Everybody who waits.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Clients {
     waiting: BTreeMap<EntryId, Waiter>,
     forwarded: BTreeMap<EntryId, Forwarded>,

@@ -65,7 +65,7 @@ impl std::fmt::Display for Backoff {
 }
 
 /// Durations, all on the node's own clock.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Timing {
     /// Between two heartbeats of a leader.
     pub heartbeat: Duration,
@@ -116,7 +116,7 @@ impl Timing {
 }
 
 /// Everything a core is told.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Config {
     /// This node.
     pub id: NodeId,

@@ -25,7 +25,7 @@ use super::message::{Message, Scope, Vote};
 use super::{Core, Effect, Note, Role};
 
 /// A node that stands for election.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Candidate {
     ballot: Ballot,
     from: Slot,

@@ -22,7 +22,7 @@ use super::session::Seen;
 use super::{Core, Role};
 
 /// A leader's own state.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Leader {
     pub(super) ballot: Ballot,
     /// Local reads wait until this slot is applied.
@@ -35,7 +35,7 @@ pub(super) struct Leader {
 }
 
 /// A value on its way through phase 2.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Proposal {
     pub(super) entry: Arc<Entry>,
     acks: BTreeSet<NodeId>,

@@ -16,7 +16,7 @@ use std::time::Duration;
 use super::ballot::{Ballot, Mono, NodeId};
 
 /// An acceptor's end: to whom it is bound.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Grant {
     ballot: Ballot,
     until: Mono,
@@ -55,7 +55,7 @@ impl Grant {
 }
 
 /// The leader's end: until when its state is certainly the newest.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Lease {
     rounds: BTreeMap<u64, (Mono, BTreeSet<NodeId>)>,
     next_round: u64,

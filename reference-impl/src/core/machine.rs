@@ -17,7 +17,7 @@ use super::session::{Seen, Sessions};
 use crate::bugs::Hooks;
 
 /// What came of applying one command.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Applied {
     /// Its output, now or (for a duplicate) then.
     pub result: Result<Output, Failure>,
@@ -26,7 +26,7 @@ pub struct Applied {
 }
 
 /// Keys, values and sessions.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Machine {
     map: BTreeMap<String, Bytes>,
     sessions: Sessions,

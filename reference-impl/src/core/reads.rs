@@ -25,14 +25,14 @@ use super::message::Message;
 use super::{Core, Role};
 
 /// Reads that wait for others.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct Reads {
     /// At the leader, in the order of their arrival.
     index: VecDeque<IndexRead>,
     quorum: BTreeMap<EntryId, QuorumRead>,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct IndexRead {
     request: Request,
     /// What must be applied before it is answered.
@@ -41,7 +41,7 @@ struct IndexRead {
     round: Option<u64>,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct QuorumRead {
     request: Request,
     /// The highest slot that each has voted for.

@@ -34,7 +34,7 @@ pub enum Record {
 }
 
 /// All that survives a crash.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Durable {
     /// Number of starts so far.
     pub epoch: u64,

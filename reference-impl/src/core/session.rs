@@ -17,7 +17,7 @@ use super::command::Output;
 pub const SESSIONS_MAX: usize = 16_384;
 
 /// What the table knows about a command.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Seen {
     /// Not applied yet, as far as this replica knows.
     New,
@@ -27,7 +27,7 @@ pub enum Seen {
     Stale,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Session {
     seq: u64,
     slot: Slot,
@@ -35,7 +35,7 @@ struct Session {
 }
 
 /// The table.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Sessions {
     clients: BTreeMap<u64, Session>,
     by_age: BTreeMap<Slot, u64>,
