@@ -128,8 +128,9 @@ const COMMIT_HINT_EVERY: Duration = Duration::from_millis(500);
 
 impl Core {
     /// A node with what its disk remembers. [`Durable::begin_incarnation`] must have been called, and its record be on disk.
-    pub fn new(config: Config, durable: Durable, now: Mono) -> Self {
-        let first_start = durable.epoch <= 1;
+    pub fn new(mut config: Config, durable: Durable, now: Mono) -> Self {
+        config.hooks = config.hooks.on(config.id);
+        let first_start = durable.epoch <= 1 || !config.hooks.waits_after_restart();
         let grant = if first_start {
             Grant::default()
         } else {
