@@ -161,7 +161,7 @@ fn one_clock_makes_events() {
         "src/clock.rs",
         "src/cluster/timer.rs",
         "src/cluster/proxy.rs",
-        "src/cli/paths.rs",
+        "src/cli/paths/measure.rs",
         "src/cli/bugs.rs",
         "src/run.rs",
         // These bound how long they wait for processes to end.
