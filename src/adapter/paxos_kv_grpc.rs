@@ -227,11 +227,11 @@ pub(super) fn client_id(session: &Session) -> u64 {
 }
 
 /// Values travel as JSON text, so that none can be taken for another.
-pub(super) fn to_bytes(value: &Value) -> String {
+pub(crate) fn to_bytes(value: &Value) -> String {
     serde_json::to_string(value).unwrap_or_default()
 }
 
-pub(super) fn from_bytes(bytes: Option<&[u8]>) -> Result<Value, String> {
+pub(crate) fn from_bytes(bytes: Option<&[u8]>) -> Result<Value, String> {
     match bytes {
         None => Ok(Value::Nil),
         Some(b) => {
