@@ -157,16 +157,18 @@ impl Simulated {
         self.world.start(self.end(node))
     }
 
-    /// Ends a node after so many more effects of its, or after `within`.
+    /// Ends a node: at once, or after some more effects of its (if the power fails, counted from its next write on), at last after
+    /// `within`.
     pub(super) fn end_soon(&mut self, node: &NodeName, how: End, effects: u32, within: Duration) {
         let loss = match how {
             End::Killed => Loss::Process,
             End::Power => Loss::Power,
             End::Torn => Loss::Torn,
         };
-        match effects {
-            0 => self.world.crash(self.end(node), loss),
-            _ => self.world.crash_after(self.end(node), loss, effects - 1, within),
+        match (effects, how) {
+            (0, _) => self.world.crash(self.end(node), loss),
+            (_, End::Killed) => self.world.crash_after(self.end(node), loss, effects - 1, within),
+            _ => self.world.crash_in_write(self.end(node), loss, effects - 1, within),
         }
     }
 

@@ -24,6 +24,8 @@ use std::{
 
 /// A node that is to be killed in the middle of a step is killed at last after this.
 const WITHIN: Duration = Duration::from_millis(3);
+/// The power is to fail when something is being written: it is waited so long for that.
+const WITHIN_WRITE: Duration = Duration::from_millis(100);
 /// In the middle: after so many effects at most.
 const EFFECTS: u32 = 12;
 
@@ -200,15 +202,12 @@ impl Faults {
         // Its own: neither the schedule nor other faults move it.
         let own = self.seed ^ step.at.ns().rotate_left(20) ^ step.until.ns().rotate_left(41);
         let mut rng = ChaCha8Rng::seed_from_u64(own ^ fault.fault as u64);
-        let how = match fault.fault {
-            FaultKind::PowerFailure => End::Power,
-            FaultKind::TornWrite => End::Torn,
-            _ => End::Killed,
-        };
+        let how = way_to_end(fault.fault);
         match fault.fault {
             FaultKind::Kill | FaultKind::PowerFailure | FaultKind::TornWrite | FaultKind::Restart => {
                 for node in &run.targets {
-                    cluster.end_soon(node, how, rng.random_range(0..=EFFECTS), WITHIN);
+                    let (least, within) = if how == End::Killed { (0, WITHIN) } else { (1, WITHIN_WRITE) };
+                    cluster.end_soon(node, how, rng.random_range(least..=EFFECTS), within);
                 }
             }
             FaultKind::Pause => run.targets.iter().for_each(|node| cluster.pause(node)),
@@ -297,6 +296,10 @@ impl Faults {
             Family::Clock => self.set_clock(&step, cluster, &run.targets, false),
             _ => {
                 for node in &run.targets {
+                    if is_crash(step.fault.fault) && !run.ended.contains_key(node) {
+                        // It was over before the moment came.
+                        cluster.end_soon(node, way_to_end(step.fault.fault), 0, WITHIN);
+                    }
                     cluster.fail_disk(node, false);
                     cluster.slow_disk(node, Duration::ZERO);
                     cluster.resume(node);
@@ -313,6 +316,19 @@ impl Faults {
     /// Whether anything is in force.
     pub(super) fn in_force(&self) -> Vec<usize> {
         self.running.keys().copied().collect()
+    }
+}
+
+fn is_crash(kind: FaultKind) -> bool {
+    use FaultKind::{Kill, PowerFailure, Restart, TornWrite};
+    matches!(kind, Kill | PowerFailure | TornWrite | Restart)
+}
+
+fn way_to_end(kind: FaultKind) -> End {
+    match kind {
+        FaultKind::PowerFailure => End::Power,
+        FaultKind::TornWrite => End::Torn,
+        _ => End::Killed,
     }
 }
 

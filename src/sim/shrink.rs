@@ -211,9 +211,8 @@ fn within(case: &Case, limit: Span) -> Case {
     let last = limit.0.saturating_sub(Duration::from_millis(1));
     plan.steps.retain(|step| step.at.0 < last);
     for step in &mut plan.steps {
-        step.lasts = Span(step.lasts.0.min(last.saturating_sub(step.at.0 + Duration::from_nanos(1))));
-        // Plans are written in microseconds.
-        step.lasts = Span(Duration::from_micros(step.lasts.0.as_micros() as u64));
+        let left = last.saturating_sub(step.at.0 + Duration::from_nanos(1));
+        step.lasts = Span(step.lasts.0.min(Duration::from_millis(left.as_millis() as u64)));
     }
     let mut shorter = with_plan(case, plan);
     shorter.scenario.load.time_limit = limit;
