@@ -257,6 +257,8 @@ fn encode(op: &Op) -> Option<paxos::Op> {
                 ReadMode::Default | ReadMode::Lease => paxos::ReadMode::Lease,
                 ReadMode::Log => paxos::ReadMode::Log,
                 ReadMode::Stale => paxos::ReadMode::Stale,
+                ReadMode::ReadIndex => paxos::ReadMode::ReadIndex,
+                ReadMode::Quorum => paxos::ReadMode::Quorum,
                 _ => return None,
             };
             paxos::Op::Get { key: key.to_string(), mode }
