@@ -105,7 +105,7 @@ impl Faults {
 
     /// Gives the links between nodes their base shape.
     pub(super) fn prepare(&self, cluster: &mut Simulated) {
-        for link in all_links(&cluster.nodes().to_vec()) {
+        for link in all_links(cluster.nodes()) {
             cluster.shape(&link, &self.base);
         }
     }
