@@ -489,9 +489,9 @@ impl Scenario {
             ));
         }
         let mode = self.workload.read_mode;
-        if !matches!(mode, ReadMode::Default | ReadMode::Lease | ReadMode::Log | ReadMode::Stale) {
+        if mode == ReadMode::UnsafeLeader {
             return Some(format!(
-                "the bundled cluster serves no reads in the mode `{mode}`; it has lease, log and stale"
+                "the bundled cluster serves no reads in the mode `{mode}`; it has lease, log, read-index, quorum and stale"
             ));
         }
         if self.load.retries > 0 && c.adapter == "paxos-kv-http" {

@@ -1,4 +1,4 @@
-//! Every planted bug is caught, and the correct cluster is left alone under the very same tests and plans.
+//! Every bug of the first part of the catalogue is caught, and the correct cluster is left alone under the very same tests and plans.
 //!
 //! One seed each. How often each bug is found over many seeds is measured by `tribunal bugs`; see the README.
 
@@ -29,7 +29,7 @@ fn possible(bug: &Known) -> bool {
 
 /// Does a job for each of the bugs, a few at a time, and fails with all that went wrong.
 fn for_each(mut bugs: Vec<Known>, job: impl Fn(&Known) -> Result<(), String> + Sync) {
-    bugs.retain(possible);
+    bugs.retain(|bug| bug.always && possible(bug));
     let (queue, wrong) = (Mutex::new(bugs), Mutex::new(Vec::new()));
     std::thread::scope(|scope| {
         for _ in 0..AT_ONCE {

@@ -100,6 +100,11 @@ const BASIC: &str = "basic-paxos";
 static CATALOGUE: LazyLock<Vec<BugInfo>> =
     LazyLock::new(|| [&first::FIRST[..], &consensus::CONSENSUS, &service::SERVICE].concat());
 
+/// Those that every change to the tester is tried with, against real processes; the others are tried in virtual time.
+pub fn first() -> &'static [BugInfo] {
+    &first::FIRST
+}
+
 /// Every bug that can be planted, in the order in which they are best explained.
 pub fn catalogue() -> &'static [BugInfo] {
     &CATALOGUE

@@ -32,6 +32,8 @@ pub struct Known {
     pub plan: &'static str,
     /// The protocol that it lives in.
     pub protocol: Protocol,
+    /// Whether every change to the tester is tried with it.
+    pub always: bool,
 }
 
 /// All of them.
@@ -43,6 +45,7 @@ pub fn known() -> Vec<Known> {
         workload: b.workload,
         plan: b.plan,
         protocol: if b.protocol == "basic-paxos" { Protocol::BasicPaxos } else { Protocol::MultiPaxos },
+        always: paxos_kv::bugs::first().iter().any(|first| first.bug == b.bug),
     };
     paxos_kv::bugs::catalogue().iter().map(known).collect()
 }

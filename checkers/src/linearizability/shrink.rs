@@ -150,8 +150,11 @@ struct Shrinker<'s, 'a, M: Model> {
     /// How many steps the last success took.
     best: Option<u64>,
     /// What is kept, and its witnesses: the same until a trial succeeds.
-    witnesses: Option<(Vec<Item<u32>>, Vec<Option<usize>>)>,
+    witnesses: Option<Kept>,
 }
+
+/// What is kept as the lemma sees it, and the witness of each.
+type Kept = (Vec<Item<u32>>, Vec<Option<usize>>);
 
 enum Trial {
     /// Still invalid without it.
