@@ -420,7 +420,7 @@ mod tests {
         text.extend((0..7).map(|process| event(process, "ok")));
         text += "[0 :invoke :pop nil] [0 :ok :pop 60]";
         let anomaly = anomaly(ModelName::Stack, &text);
-        assert_eq!(anomaly.details["orders"]["paths"].as_array().unwrap().len(), 100);
+        assert_eq!(anomaly.details["orders"]["paths"].as_array().unwrap().len(), 32);
         assert_eq!(anomaly.details["orders"]["cut"], true);
         let page = drawn(&anomaly);
         assert!(page.len() < 100_000, "{}", page.len());

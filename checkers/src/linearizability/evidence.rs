@@ -13,7 +13,7 @@
 //! | `cut` | whether the effort ran out: there may be more, and longer ones |
 //! | `operations` | the evidence, in the order of the calls: `{id, call, ret}`; `ret` is `null` if it had not returned when the impossible return came |
 //! | `states` | the states of the orders: `{state, words, situation}`, the one at the start first |
-//! | `paths` | at most 100 orders, the longest first: `operations` (ids), `states` (places in `states`, one more than operations), `stuck` |
+//! | `paths` | at most 32 orders, or one for each operation, the longest first: `operations` (ids), `states` (places in `states`, one more than operations), `stuck` |
 //! | `stuck` | each operation that is left: `{operation, reason}`, and `after`, if time forbids that it is next: the operation it must come after |
 //! | `impossible` | each operation that cannot happen in one of the states: `{operation, state, reason}` |
 //!
