@@ -16,11 +16,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use paxos_kv::bugs::{Bug, Hooks};
 use paxos_kv::core::{
     Backoff, Ballot, Command, Config, Core, Durable, Effect, Entry, Input, Message, Mono, NodeId, Note, Op,
     Protocol, Record, Slot, Token,
 };
-use stateright::{Checker, Model, Property};
+use stateright::{Checker, HasDiscoveries, Model, Property};
 
 /// A cluster, and how much may happen.
 struct Cluster {
@@ -33,6 +34,11 @@ struct Cluster {
     /// The highest round of a ballot.
     rounds: u64,
     crashes: u32,
+    /// A disk syncs before anything else happens, unless its node crashes first. Fewer orders of events, the same losses.
+    prompt: bool,
+    hooks: Hooks,
+    /// Whether each leader is asked for something, or proposes its barrier alone.
+    asked: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -85,6 +91,7 @@ impl Cluster {
     fn config(&self, id: NodeId) -> Config {
         let mut config = Config::new(id, 1..=self.nodes, self.protocol);
         let day = LONG * 86;
+        config.hooks = self.hooks;
         config.timing.lease = Duration::ZERO;
         config.timing.election = (Duration::from_secs(1), Duration::from_secs(1));
         config.timing.backoff_by = Backoff::None;
@@ -157,7 +164,7 @@ impl Cluster {
                 _ => {}
             }
         }
-        if elected {
+        if elected && self.asked {
             let stood = state.nodes[id as usize - 1].stood;
             self.ask(state, id, stood);
         }
@@ -320,6 +327,14 @@ impl Model for Cluster {
     }
 
     fn actions(&self, state: &State, actions: &mut Vec<Action>) {
+        if self.prompt
+            && let Some(at) = state.nodes.iter().position(|node| !node.unsynced.is_empty())
+        {
+            let id = at as NodeId + 1;
+            actions.push(Action::Sync(id));
+            actions.extend((state.crashed < self.crashes).then_some(Action::Crash(id)));
+            return;
+        }
         let news = |i: &usize| *i == 0 || state.network[*i] != state.network[*i - 1];
         actions.extend((0..state.network.len()).filter(news).map(Action::Deliver));
         for id in 1..=self.nodes {
@@ -375,8 +390,12 @@ impl Model for Cluster {
     fn properties(&self) -> Vec<Property<Self>> {
         let mut properties = vec![
             Property::always("nothing is wrong", |_, state: &State| state.wrong.is_none()),
-            Property::sometimes("a command is answered", |_, state: &State| state.saw.answered),
+            Property::sometimes("something is chosen", |_, state: &State| !state.chosen.is_empty()),
         ];
+        if self.asked {
+            properties
+                .push(Property::sometimes("a command is answered", |_, state: &State| state.saw.answered));
+        }
         if self.protocol == Protocol::MultiPaxos && self.proposers * self.stands > 1 {
             properties
                 .push(Property::sometimes("a value is taken over", |_, state: &State| state.saw.taken_over));
@@ -410,11 +429,31 @@ fn explore(name: &str, cluster: Cluster) {
 
 fn multi(proposers: u32, stands: u32, crashes: u32) -> Cluster {
     let rounds = u64::from(proposers * stands);
-    Cluster { protocol: Protocol::MultiPaxos, nodes: 3, proposers, stands, rounds, crashes }
+    Cluster {
+        protocol: Protocol::MultiPaxos,
+        nodes: 3,
+        proposers,
+        stands,
+        rounds,
+        crashes,
+        prompt: false,
+        hooks: Hooks::default(),
+        asked: true,
+    }
 }
 
 fn basic(proposers: u32, rounds: u64, crashes: u32) -> Cluster {
-    Cluster { protocol: Protocol::BasicPaxos, nodes: 3, proposers, stands: 1, rounds, crashes }
+    Cluster {
+        protocol: Protocol::BasicPaxos,
+        nodes: 3,
+        proposers,
+        stands: 1,
+        rounds,
+        crashes,
+        prompt: false,
+        hooks: Hooks::default(),
+        asked: true,
+    }
 }
 
 #[test]
@@ -439,7 +478,10 @@ fn two_basic_proposers() {
 
 #[test]
 fn two_basic_proposers_and_a_crash() {
-    explore("basic paxos, two proposers, one crash", basic(2, 1, 1));
+    explore(
+        "basic paxos, two proposers, one crash, prompt disks",
+        Cluster { prompt: true, ..basic(2, 1, 1) },
+    );
 }
 
 #[test]
@@ -449,5 +491,38 @@ fn three_basic_proposers() {
 
 #[test]
 fn two_leaders() {
-    explore("multi-paxos, two leaders", multi(2, 1, 0));
+    explore("multi-paxos, two leaders with their barriers", Cluster { asked: false, ..multi(2, 1, 0) });
+}
+
+/// The same models with a bug in every node: whoever explores them must find it.
+#[test]
+fn planted_bugs_are_found() {
+    let found = |bug: Bug, cluster: Cluster| {
+        let cluster = Cluster { hooks: Hooks::planted([bug]), ..cluster };
+        let checker =
+            cluster.checker().threads(2).finish_when(HasDiscoveries::AnyFailures).spawn_bfs().join();
+        let path = checker.discovery("nothing is wrong");
+        let wrong = path.as_ref().and_then(|path| path.last_state().wrong);
+        println!("{}: {wrong:?} after {} states", bug.info().name, checker.unique_state_count());
+        assert!(wrong.is_some(), "{} was not found", bug.info().name);
+    };
+    for bug in [
+        Bug::AcceptBelowPromise,
+        Bug::QuorumOffByOne,
+        Bug::BallotsByRound,
+        Bug::ChosenByOne,
+        Bug::PromiseOmitsVotes,
+    ] {
+        found(bug, basic(2, 1, 0));
+    }
+    for bug in [Bug::IgnoreAccepted, Bug::LeadsUnprepared, Bug::InheritedIsChosen, Bug::AckBeforeQuorum] {
+        found(bug, Cluster { asked: bug == Bug::AckBeforeQuorum, ..multi(2, 1, 0) });
+    }
+    for bug in [Bug::PromiseNotWritten, Bug::AcceptNotSynced] {
+        found(bug, Cluster { prompt: true, ..multi(1, 1, 1) });
+    }
+    for bug in [Bug::VoteIsNoPromise, Bug::OneBallotField, Bug::LowestVote] {
+        let model = if bug == Bug::LowestVote { multi(3, 1, 0) } else { basic(3, 1, 0) };
+        found(bug, Cluster { asked: false, ..model });
+    }
 }
