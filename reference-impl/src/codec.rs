@@ -7,6 +7,10 @@
 //! Decoding answers `None` for what a newer node may say and this one does not understand; the caller drops it, as if it had
 //! been lost. Deliberately no I/O, and no opinion about values: the core validates.
 
+mod snapshot;
+
+pub use snapshot::{piece_from, piece_to};
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -251,6 +255,12 @@ pub fn message_to(message: Message) -> v1::PeerMessage {
             Body::HeartbeatAck(v1::HeartbeatAck { ballot: Some(ballot_to(ballot)), round })
         }
         Message::Fetch { from } => Body::Fetch(v1::Fetch { from }),
+        Message::FetchSnapshot { slot, at } => {
+            Body::FetchSnapshot(v1::FetchSnapshot { slot, at: Some(snapshot::cursor_to(at)) })
+        }
+        Message::Snapshot { slot, hash, at, next, piece } => {
+            Body::Snapshot(snapshot::message_to(slot, hash, at, next, piece))
+        }
         Message::Chosen { entries, commit } => {
             let entries = entries.iter().map(|(slot, entry)| slot_entry_to(*slot, entry)).collect();
             Body::Chosen(v1::Chosen { entries, commit })
@@ -300,6 +310,8 @@ pub fn message_from(message: v1::PeerMessage) -> Option<Message> {
         },
         Body::HeartbeatAck(m) => Message::HeartbeatAck { ballot: ballot_from(m.ballot), round: m.round },
         Body::Fetch(m) => Message::Fetch { from: m.from },
+        Body::FetchSnapshot(m) => Message::FetchSnapshot { slot: m.slot, at: snapshot::cursor_from(m.at) },
+        Body::Snapshot(m) => snapshot::message_from(m)?,
         Body::Chosen(m) => Message::Chosen {
             entries: m.entries.into_iter().map(slot_entry_from).collect::<Option<Vec<_>>>()?,
             commit: m.commit,
@@ -318,6 +330,7 @@ pub fn message_from(message: v1::PeerMessage) -> Option<Message> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::core::{Cursor, Piece, SessionRow};
 
     #[test]
     fn every_message_survives_the_wire() {
@@ -330,6 +343,11 @@ mod tests {
         let served = Served { path: Path::OneRtt, slot: 9, ballot, node: 1, rounds: 2, ..Served::default() };
         let ns = Duration::from_nanos(17);
         let reply = |result| Box::new(Reply { result, served: served.clone(), leader_hint: 0 });
+        let at = Cursor { part: 3, client: 1, key: "k".into() };
+        let row = |output| SessionRow { client: 1, seq: 2, slot: 3, output };
+        let cas = Output::Cas { swapped: false, found: Some("x".into()) };
+        let sessions = vec![row(Output::Done), row(cas), row(Output::Value(None))];
+        let piece = Piece { sessions, entries: vec![("k".into(), "v".into())] };
         let messages = [
             Message::Prepare { ballot, scope: Scope::From(3) },
             Message::Prepare { ballot, scope: Scope::Only(3) },
@@ -345,6 +363,15 @@ mod tests {
             Message::Heartbeat { ballot, commit: 1, round: 2, lease: ns },
             Message::HeartbeatAck { ballot, round: 2 },
             Message::Fetch { from: 3 },
+            Message::FetchSnapshot { slot: 4, at: at.clone() },
+            Message::Snapshot {
+                slot: 4,
+                hash: 5,
+                at: at.clone(),
+                next: Some(at.clone()),
+                piece: Piece::default(),
+            },
+            Message::Snapshot { slot: 4, hash: 5, at, next: None, piece },
             Message::Chosen { entries: vec![(3, entry), (4, no_op)], commit: 4 },
             Message::Forward { id, command, ttl: ns },
             Message::ForwardReply { id, reply: reply(Ok(Output::Cas { swapped: false, found: None })) },

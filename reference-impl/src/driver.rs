@@ -19,10 +19,10 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::clock::Clock;
 use crate::core::{
-    Call, Command, Core, Effect, Failure, Input, Message, NodeId, Note, Record, Reply, Served, Status, Token,
+    Call, Command, Core, Effect, Failure, Input, Message, NodeId, Note, Reply, Served, Status, Token,
 };
 use crate::transport::Outbox;
-use crate::wal::Writer;
+use crate::wal::{Done, Writer};
 
 /// Something from outside.
 #[derive(Debug)]
@@ -83,11 +83,7 @@ impl Driver {
     }
 
     /// Runs until all senders of `events` are gone.
-    pub async fn run(
-        mut self,
-        mut events: mpsc::Receiver<Event>,
-        mut synced: mpsc::UnboundedReceiver<Token>,
-    ) {
+    pub async fn run(mut self, mut events: mpsc::Receiver<Event>, mut synced: mpsc::UnboundedReceiver<Done>) {
         let mut next_tick = tokio::time::Instant::now();
         loop {
             let now = tokio::time::Instant::now();
@@ -95,7 +91,7 @@ impl Driver {
             let wake = wake.map_or(next_tick, |wake| wake.min(next_tick));
             tokio::select! {
                 biased;
-                Some(token) = synced.recv() => self.on_synced(token),
+                Some(done) = synced.recv() => self.on_disk(done),
                 event = events.recv() => match event {
                     Some(event) => self.on_event(event),
                     None => return,
@@ -106,8 +102,8 @@ impl Driver {
                 }
             }
             for _ in 0..BATCH {
-                if let Ok(token) = synced.try_recv() {
-                    self.on_synced(token);
+                if let Ok(done) = synced.try_recv() {
+                    self.on_disk(done);
                 } else if let Ok(event) = events.try_recv() {
                     self.on_event(event);
                 } else {
@@ -144,6 +140,13 @@ impl Driver {
         }
     }
 
+    fn on_disk(&mut self, done: Done) {
+        match done {
+            Done::Written(token) => self.on_synced(token),
+            Done::Saved(slot) => self.step(Input::SnapshotSaved(slot)),
+        }
+    }
+
     fn on_synced(&mut self, token: Token) {
         let later = self.held.split_off(&(token + 1));
         let ready = std::mem::replace(&mut self.held, later);
@@ -165,7 +168,17 @@ impl Driver {
 
     fn carry_out(&mut self, effect: Effect) {
         match effect {
-            Effect::Persist { token, records } => self.persist(token, records),
+            Effect::Persist { token, records } => {
+                if self.writer.write(token, records) {
+                    self.written = Some(token);
+                }
+            }
+            Effect::Truncate { token, records } => {
+                if self.writer.replace(token, records) {
+                    self.written = Some(token);
+                }
+            }
+            Effect::Snapshot(snapshot) => self.writer.save(snapshot),
             Effect::Send { to, message, after: None } => self.send(to, message),
             Effect::Send { to, message, after: Some(token) } => {
                 self.held.entry(token).or_default().push((to, message));
@@ -177,12 +190,6 @@ impl Driver {
                 }
             }
             Effect::Note(note) => log(&note),
-        }
-    }
-
-    fn persist(&mut self, token: Token, records: Vec<Record>) {
-        if self.writer.write(token, records) {
-            self.written = Some(token);
         }
     }
 

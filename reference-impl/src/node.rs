@@ -80,6 +80,12 @@ pub struct NodeArgs {
     /// Milliseconds of silence after which a leader is suspected, drawn from this range.
     #[arg(long, value_name = "MIN..MAX", default_value = "150..400", value_parser = parse_range)]
     pub election_ms: (u64, u64),
+    /// Take a snapshot, and truncate the log, after this many applied entries; 0: never.
+    #[arg(long, value_name = "N", default_value_t = 100_000)]
+    pub snapshot_every: u64,
+    /// Slots that stay in the log at least, for nodes that are a little behind.
+    #[arg(long, value_name = "N", default_value_t = 10_000)]
+    pub keep: u64,
     /// Seed of the random waits.
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub seed: u64,
@@ -220,6 +226,7 @@ impl NodeArgs {
         let (min, max) = self.election_ms;
         config.timing.election = (Duration::from_millis(min), Duration::from_millis(max));
         config.seed = self.seed;
+        (config.snapshot_every, config.keep) = (self.snapshot_every, self.keep);
         Ok(config)
     }
 }
@@ -245,6 +252,7 @@ impl Node {
         }
         let count = recovered.records.len();
         let mut durable: Durable = recovered.records.into_iter().collect();
+        durable.snapshot = recovered.snapshot;
         let start = durable.begin_incarnation(config.timing.lease);
         let epoch = durable.epoch;
         log.write(&[start])
@@ -266,9 +274,9 @@ impl Node {
 
         let (synced, reports) = mpsc::unbounded_channel();
         let lazily = (!config.hooks.syncs_acceptances()).then_some(LAZY_SYNC);
-        let writer = Writer::start(log, args.fsync, lazily, move |token| {
+        let writer = Writer::start(log, args.fsync, lazily, move |done| {
             // The driver is gone only when the node stops.
-            let _ = synced.send(token);
+            let _ = synced.send(done);
         });
         let cluster_id = Bytes::from(args.cluster_id.clone());
         let sender = Sender { cluster_id: cluster_id.clone(), node: args.id, epoch };

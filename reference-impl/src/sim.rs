@@ -11,6 +11,7 @@
 //! of the server around it: transport, log files and threads are tested elsewhere.
 
 mod clients;
+mod disk;
 mod faults;
 mod oracle;
 mod world;
@@ -73,6 +74,10 @@ pub struct Setup {
     pub clients: u32,
     /// What goes wrong.
     pub faults: Faults,
+    /// After how many applied entries a node takes a snapshot. Few, so that a run has many of them.
+    pub snapshot_every: u64,
+    /// How many slots stay in its log then.
+    pub keep: u64,
     /// Bugs planted in every node.
     pub hooks: Hooks,
     /// Whether the nodes' own invariants are checked too, or only what clients see.
@@ -89,6 +94,8 @@ impl Setup {
             load: Duration::from_secs(4),
             clients: 6,
             faults: Faults::default(),
+            snapshot_every: 20,
+            keep: seed % 3 * 5,
             hooks: Hooks::default(),
             look_inside: true,
         }
@@ -110,6 +117,9 @@ pub struct Report {
     pub lease_reads: u64,
     pub forwarded: u64,
     pub retries: u64,
+    pub snapshots: u64,
+    /// Snapshots that were received from another node and put in place.
+    pub installed: u64,
     pub steps: u64,
 }
 
@@ -126,6 +136,8 @@ impl std::ops::AddAssign for Report {
         self.lease_reads += other.lease_reads;
         self.forwarded += other.forwarded;
         self.retries += other.retries;
+        self.snapshots += other.snapshots;
+        self.installed += other.installed;
         self.steps += other.steps;
     }
 }

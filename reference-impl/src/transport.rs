@@ -118,6 +118,7 @@ fn weight(message: &Message) -> usize {
         Message::Accept { entry, .. } => entry.size(),
         Message::Promise { votes, .. } => votes.iter().map(|vote| vote.entry.size()).sum(),
         Message::Chosen { entries, .. } => entries.iter().map(|(_, entry)| entry.size()).sum(),
+        Message::Snapshot { piece, .. } => piece.size(),
         Message::Forward { command, .. } => command.op.size(),
         _ => 64,
     }

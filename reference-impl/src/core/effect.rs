@@ -7,12 +7,14 @@
 //!
 //! Deliberately only words: how they are obeyed is the driver's part, or the simulator's.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::ballot::{Ballot, Mono, NodeId, Slot};
 use super::command::{Command, Reply};
 use super::message::Message;
 use super::record::Record;
+use super::snapshot::Snapshot;
 
 /// Names a write to the log; grows by one with each. Reporting one reports all before it.
 pub type Token = u64;
@@ -32,6 +34,8 @@ pub enum Input {
     Tick,
     /// This token, and every one before it, is on disk.
     Persisted(Token),
+    /// The snapshot that ends with this slot is on disk, under its name.
+    SnapshotSaved(Slot),
 }
 
 /// What a core wants done, in this order.
@@ -40,6 +44,10 @@ pub enum Input {
 pub enum Effect {
     /// Write these records, in the order of their tokens, then report `Input::Persisted(token)`.
     Persist { token: Token, records: Vec<Record> },
+    /// Write this snapshot in the place of the one before, then report `Input::SnapshotSaved`. There is one at a time.
+    Snapshot(Arc<Snapshot>),
+    /// Replace everything in the log by these records, all of it or nothing, then report `Input::Persisted(token)`.
+    Truncate { token: Token, records: Vec<Record> },
     /// Send, but not before `after` is on disk.
     Send { to: NodeId, message: Message, after: Option<Token> },
     /// Answer a call, once.

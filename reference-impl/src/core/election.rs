@@ -51,7 +51,10 @@ impl Core {
         match &mut self.role {
             Role::Leader(_) => {}
             Role::Follower => {
-                if now >= self.election_at {
+                if self.snapshots.is_catching_up(self.learner.applied()) {
+                    // Whoever sends it can lead; this node could not before it has all of it.
+                    self.reset_election(now);
+                } else if now >= self.election_at {
                     self.stand(now);
                 }
             }

@@ -4,7 +4,8 @@
 //! phase 1   Prepare →   ← Promise | Nack          once for all slots (Multi-Paxos), or for each slot (Basic Paxos)
 //! phase 2   Accept  →   ← Accepted | Nack         for each slot
 //! leading   Heartbeat → ← HeartbeatAck            carries the commit index and renews the lease
-//! learning  Fetch   →   ← Chosen                  also broadcast by a Basic Paxos proposer
+//! learning  Fetch   →   ← Chosen | Snapshot       Chosen is also broadcast by a Basic Paxos proposer
+//!           FetchSnapshot → ← Snapshot            piece by piece
 //! clients   Forward →   ← ForwardReply
 //! ```
 //!
@@ -16,6 +17,7 @@ use std::time::Duration;
 
 use super::ballot::{Ballot, Slot};
 use super::command::{Command, Entry, EntryId, Reply};
+use super::machine::{Cursor, Piece};
 
 /// The slots that a prepare speaks of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -68,6 +70,11 @@ pub enum Message {
     Fetch { from: Slot },
     /// This was; I know all up to `commit`.
     Chosen { entries: Vec<(Slot, Arc<Entry>)>, commit: Slot },
+    /// What comes next in your snapshot up to `slot`?
+    FetchSnapshot { slot: Slot, at: Cursor },
+    /// What you need is forgotten here. This is a piece of the state after `slot`, whose prefix has this hash; `next` is
+    /// where the next piece begins, if this is not the last.
+    Snapshot { slot: Slot, hash: u64, at: Cursor, next: Option<Cursor>, piece: Piece },
     /// A client's command for the leader, who has `ttl` to answer.
     Forward { id: EntryId, command: Command, ttl: Duration },
     /// What came of it.

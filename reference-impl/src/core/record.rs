@@ -16,6 +16,7 @@ use std::time::Duration;
 use super::ballot::{Ballot, Slot};
 use super::command::Entry;
 use super::message::{Scope, Vote};
+use super::snapshot::Snapshot;
 
 /// One line of a node's diary.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -31,6 +32,8 @@ pub enum Record {
     Chosen { slot: Slot, entry: Arc<Entry> },
     /// All slots up to here are chosen, with the values of the records before this one.
     Commit { slot: Slot },
+    /// The log begins behind this slot: what was before is in the snapshot, which reaches at least to here.
+    Truncated { slot: Slot },
 }
 
 /// All that survives a crash.
@@ -50,6 +53,10 @@ pub struct Durable {
     pub chosen: BTreeMap<Slot, Arc<Entry>>,
     /// All up to here is chosen.
     pub commit: Slot,
+    /// The log begins behind this slot.
+    pub truncated: Slot,
+    /// The newest snapshot beside the log.
+    pub snapshot: Option<Arc<Snapshot>>,
 }
 
 impl Durable {
@@ -73,7 +80,14 @@ impl Durable {
                 self.chosen.insert(slot, entry);
             }
             Record::Commit { slot } => self.commit = self.commit.max(slot),
+            Record::Truncated { slot } => self.truncated = self.truncated.max(slot),
         }
+    }
+
+    /// The value of `slot`, if these records prove that it is chosen.
+    pub fn known(&self, slot: Slot) -> Option<&Arc<Entry>> {
+        let voted = || self.votes.get(&slot).filter(|_| slot <= self.commit).map(|vote| &vote.entry);
+        self.chosen.get(&slot).or_else(voted)
     }
 
     /// Counts a new start. The record must be on disk before the node says a word: the epoch is in every [`super::EntryId`],

@@ -102,7 +102,7 @@ impl World<'_> {
         Ok(())
     }
 
-    fn crash_for_a_while(&mut self, id: NodeId) {
+    pub(super) fn crash_for_a_while(&mut self, id: NodeId) {
         self.crash(id);
         let back = self.now + self.rng.random_range(20..600) * MS;
         self.at(back, Event::Restart { node: id });

@@ -73,7 +73,10 @@ impl Oracle {
         if !self.look_inside {
             return Ok(());
         }
-        for slot in before + 1..=learner.applied() {
+        if learner.floor() > learner.applied() {
+            return Err(format!("node {node} has forgotten more than it has applied"));
+        }
+        for slot in before.max(learner.floor()) + 1..=learner.applied() {
             let Some(entry) = learner.chosen(slot) else {
                 return Err(format!("node {node} skipped slot {slot}"));
             };

@@ -7,7 +7,7 @@
 //! Every event is handled at its virtual time; a paused node gets its events when it wakes up. Deliberately single-threaded.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::time::Duration;
 
 use rand::RngExt;
@@ -15,14 +15,16 @@ use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 
 use super::clients::{Doing, Pending, Worker, final_read, keys, tokens};
+use super::disk::Disk;
 use super::oracle::{Oracle, Violation};
 use super::{Report, Setup};
 use crate::core::{
-    Call, Config, Core, Durable, Effect, Failure, Input, Message, Mono, NodeId, Note, Path, Protocol, Record,
-    Reply, Token,
+    Call, Config, Core, Effect, Failure, Input, Message, Mono, NodeId, Note, Path, Protocol, Reply, Token,
 };
 
 pub(super) const MS: u64 = 1_000_000;
+/// One step in so many ends in a crash between two of its effects.
+const CRASH_WITHIN: u32 = 10_000;
 const TICK: u64 = 10 * MS;
 /// Time after the load in which everything must come together.
 const CALM: u64 = 15_000 * MS;
@@ -33,6 +35,7 @@ pub(super) enum Event {
     Tick { node: NodeId, life: u64 },
     Wake { node: NodeId, life: u64 },
     Synced { node: NodeId, life: u64, token: Token },
+    Saved { node: NodeId, life: u64 },
     Work { worker: usize },
     Fault,
     Restart { node: NodeId },
@@ -45,8 +48,7 @@ pub(super) enum Event {
 pub(super) struct Node {
     pub(super) core: Option<Core>,
     pub(super) life: u64,
-    pub(super) disk: Vec<Record>,
-    pub(super) unsynced: VecDeque<(Token, Vec<Record>)>,
+    pub(super) disk: Disk,
     pub(super) held: BTreeMap<Token, Vec<Effect>>,
     pub(super) last_sync: u64,
     pub(super) wake_at: u64,
@@ -106,8 +108,7 @@ impl<'a> World<'a> {
             let node = Node {
                 core: None,
                 life: 0,
-                disk: Vec::new(),
-                unsynced: VecDeque::new(),
+                disk: Disk::default(),
                 held: BTreeMap::new(),
                 last_sync: 0,
                 wake_at: u64::MAX,
@@ -165,7 +166,10 @@ impl<'a> World<'a> {
     fn handle(&mut self, event: Event) -> Result<(), String> {
         let target = match &event {
             Event::Deliver { to, .. } => Some(*to),
-            Event::Tick { node, .. } | Event::Wake { node, .. } | Event::Synced { node, .. } => Some(*node),
+            Event::Tick { node, .. }
+            | Event::Wake { node, .. }
+            | Event::Synced { node, .. }
+            | Event::Saved { node, .. } => Some(*node),
             _ => None,
         };
         if let Some(paused_until) = target.map(|id| self.nodes[&id].paused_until)
@@ -185,7 +189,8 @@ impl<'a> World<'a> {
                 self.step(node, Input::Tick)
             }
             Event::Synced { node, life, token } if self.lives(node, life) => self.synced(node, token),
-            Event::Tick { .. } | Event::Wake { .. } | Event::Synced { .. } => Ok(()),
+            Event::Saved { node, life } if self.lives(node, life) => self.saved(node),
+            Event::Tick { .. } | Event::Wake { .. } | Event::Synced { .. } | Event::Saved { .. } => Ok(()),
             Event::Work { worker } => self.work(worker),
             Event::Fault => self.fault(),
             Event::Restart { node } => self.restart(node),
@@ -241,10 +246,11 @@ impl<'a> World<'a> {
         let mut config = Config::new(id, 1..=self.setup.nodes, self.setup.protocol);
         config.seed = self.setup.seed;
         config.hooks = self.setup.hooks;
+        (config.snapshot_every, config.keep) = (self.setup.snapshot_every, self.setup.keep);
         let now = self.clock(id);
         let node = self.node(id);
-        let mut durable: Durable = node.disk.iter().cloned().collect();
-        node.disk.push(durable.begin_incarnation(config.timing.lease));
+        let mut durable = node.disk.read();
+        node.disk.append(durable.begin_incarnation(config.timing.lease));
         let core = Core::new(config, durable, now);
         node.life += 1;
         node.last_sync = 0;
@@ -258,11 +264,10 @@ impl<'a> World<'a> {
     }
 
     pub(super) fn crash(&mut self, id: NodeId) {
-        let node = self.node(id);
-        if node.core.take().is_none() {
-            return;
-        }
-        node.unsynced.clear();
+        let hooks = self.setup.hooks;
+        let Some(node) = self.nodes.get_mut(&id).filter(|node| node.core.is_some()) else { return };
+        node.core = None;
+        node.disk.crash(&mut self.rng, hooks);
         node.held.clear();
         node.paused_until = 0;
         self.report.crashes += 1;
@@ -292,23 +297,35 @@ impl<'a> World<'a> {
                 self.at(at, Event::Wake { node: id, life });
             }
         }
-        for effect in effects {
+        let dies = !self.calm && self.setup.faults.crashes && self.rng.random_ratio(1, CRASH_WITHIN);
+        let carried_out = if dies { self.rng.random_range(0..=effects.len()) } else { effects.len() };
+        for effect in effects.into_iter().take(carried_out) {
             self.effect(id, effect)?;
+        }
+        if dies {
+            self.crash_for_a_while(id);
         }
         Ok(())
     }
 
     fn effect(&mut self, id: NodeId, effect: Effect) -> Result<(), String> {
         match effect {
-            Effect::Persist { token, records } => {
+            Effect::Persist { token, records } | Effect::Truncate { token, records } => {
                 // A disk that syncs lazily, if its node does not wait for it: see the bug `accept-not-synced`.
                 let slowest = if self.setup.hooks.syncs_acceptances() { 4 * MS } else { 300 * MS };
                 let at = self.now + self.rng.random_range(MS / 10..slowest);
                 let node = self.node(id);
-                node.unsynced.push_back((token, records));
+                node.disk.write(token, records);
                 node.last_sync = node.last_sync.max(at);
                 let (at, life) = (node.last_sync, node.life);
                 self.at(at, Event::Synced { node: id, life, token });
+            }
+            Effect::Snapshot(snapshot) => {
+                let at = self.now + self.rng.random_range(MS..100 * MS);
+                let node = self.node(id);
+                node.disk.save(snapshot);
+                let life = node.life;
+                self.at(at, Event::Saved { node: id, life });
             }
             Effect::Send { after: Some(token), to, message } => {
                 self.node(id).held.entry(token).or_default().push(Effect::Send { to, message, after: None });
@@ -322,21 +339,24 @@ impl<'a> World<'a> {
     }
 
     fn synced(&mut self, id: NodeId, token: Token) -> Result<(), String> {
-        let syncs_promises = self.setup.hooks.syncs_promises();
+        let hooks = self.setup.hooks;
         let node = self.node(id);
-        while node.unsynced.front().is_some_and(|(first, _)| *first <= token) {
-            let (_, records) = node.unsynced.pop_front().expect("it is there");
-            // Without a sync a promise does not survive a crash, which here is a power failure.
-            node.disk.extend(
-                records.into_iter().filter(|r| syncs_promises || !matches!(r, Record::Promised { .. })),
-            );
-        }
+        node.disk.synced(token, hooks);
         let later = node.held.split_off(&(token + 1));
         let ready = std::mem::replace(&mut node.held, later);
         for effect in ready.into_values().flatten() {
             self.effect(id, effect)?;
         }
         self.step(id, Input::Persisted(token))
+    }
+
+    fn saved(&mut self, id: NodeId) -> Result<(), String> {
+        let node = self.node(id);
+        let applied = node.core.as_ref().map_or(0, |core| core.learner().applied());
+        let Some(slot) = node.disk.saved() else { return Ok(()) };
+        self.report.snapshots += 1;
+        self.report.installed += u64::from(slot > applied);
+        self.step(id, Input::SnapshotSaved(slot))
     }
 
     // --- clients ------------------------------------------------------------------------------------------------------
