@@ -111,6 +111,8 @@ pub struct Config {
     pub snapshot_every: u64,
     /// How many of the last slots of a snapshot stay in the log, for nodes that are a little behind.
     pub keep: u64,
+    /// Bytes of one piece of a snapshot on its way to another node, roughly.
+    pub piece_bytes: usize,
     /// Seed of the random waits. Together with the inputs it determines everything the core does.
     pub seed: u64,
     /// Planted bugs; none by default.
@@ -132,6 +134,7 @@ impl Config {
             queue: 8192,
             snapshot_every: 100_000,
             keep: 10_000,
+            piece_bytes: 256 << 10,
             seed: 0,
             hooks: Hooks::default(),
         }

@@ -29,8 +29,6 @@ use super::message::Message;
 use super::record::Record;
 use super::{Core, Effect, Role};
 
-/// Bytes of one piece on its way to another node, roughly.
-const PIECE_BYTES: usize = 256 << 10;
 /// A log that has grown by this much (and by as much as the state has) is worth a snapshot before `snapshot_every` entries.
 const LOG_BYTES: usize = 64 << 20;
 /// A copy that nobody has asked for during this time is dropped.
@@ -258,7 +256,7 @@ impl Core {
     fn send_piece(&mut self, to: NodeId, at: &Cursor, now: Mono) {
         let Some((serving, used)) = &mut self.snapshots.serving else { return };
         *used = now;
-        let (piece, next) = serving.machine.piece(at, PIECE_BYTES);
+        let (piece, next) = serving.machine.piece(at, self.config.piece_bytes);
         let (slot, hash) = (serving.slot, serving.hash);
         self.send(to, Message::Snapshot { slot, hash, at: at.clone(), next, piece }, None);
     }

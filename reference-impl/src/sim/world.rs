@@ -23,6 +23,8 @@ use crate::core::{
 };
 
 pub(super) const MS: u64 = 1_000_000;
+/// So that a snapshot takes several pieces.
+const PIECE_BYTES: usize = 400;
 /// One step in so many ends in a crash between two of its effects.
 const CRASH_WITHIN: u32 = 10_000;
 const TICK: u64 = 10 * MS;
@@ -247,6 +249,7 @@ impl<'a> World<'a> {
         config.seed = self.setup.seed;
         config.hooks = self.setup.hooks;
         (config.snapshot_every, config.keep) = (self.setup.snapshot_every, self.setup.keep);
+        config.piece_bytes = PIECE_BYTES;
         let now = self.clock(id);
         let node = self.node(id);
         let mut durable = node.disk.read();
