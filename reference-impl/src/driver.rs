@@ -215,6 +215,10 @@ fn log(note: &Note) {
         Note::LeaseTooLong { leader, asked } => tracing::warn!(
             "node {leader} wants a lease of {asked:?}, longer than this node's; give all nodes the same --lease-ms"
         ),
+        Note::Truncated { slot } => tracing::info!("truncated the log up to slot {slot}"),
+        Note::Installed { from, to } => {
+            tracing::info!("took over a snapshot up to slot {to}, had applied only up to {from}");
+        }
         Note::Conflict { slot } => tracing::error!(
             "slot {slot} was chosen with two values: consensus is broken; compare the logs of all nodes before going on"
         ),

@@ -26,6 +26,7 @@
 //! or the node refuses to start. On a restart snapshot and log are read whole.
 
 mod frame;
+mod note;
 mod snapshot;
 mod writer;
 
@@ -33,7 +34,6 @@ pub use writer::{Done, Writer};
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -263,10 +263,12 @@ impl Log {
             let found = reaches.map_or("is missing".to_owned(), |slot| format!("ends with slot {slot}"));
             return Err(WalError::Gap { file: path, slot, found });
         }
-        let note = dir.join("synced");
-        let synced = open_note(dir, &note, base + end).map_err(io("open", &note))?;
-        match read_note(&synced).map_err(io("read", &note))? {
-            None => return Err(WalError::Foreign { file: note, why: "its checksum is wrong".to_owned() }),
+        let note_path = dir.join("synced");
+        let synced = note::open(dir, &note_path, base + end).map_err(io("open", &note_path))?;
+        match note::read(&synced).map_err(io("read", &note_path))? {
+            None => {
+                return Err(WalError::Foreign { file: note_path, why: "its checksum is wrong".to_owned() });
+            }
             Some(synced) if synced > base + end => {
                 return Err(WalError::Cut { file: path, end, synced: synced - base });
             }
@@ -337,7 +339,7 @@ impl Log {
     /// Notes how far the log is on the disk. Not synced: a note that is old is true as well.
     fn note(&mut self) -> io::Result<()> {
         self.notes += 1;
-        self.synced.write_all_at(&note(self.base + self.end), (self.notes % 2) * NOTE as u64)
+        note::write(&self.synced, self.notes, self.base + self.end)
     }
 
     /// From now on promises go to a file of their own that is never synced, and are read back from there; nothing but a
@@ -374,39 +376,19 @@ impl Log {
     }
 }
 
-/// Bytes of one note.
-const NOTE: usize = 12;
-
-/// One note of `synced`.
-fn note(end: u64) -> [u8; NOTE] {
-    let mut bytes = [0; NOTE];
-    bytes[..8].copy_from_slice(&end.to_le_bytes());
-    bytes[8..].copy_from_slice(&crc32fast::hash(&end.to_le_bytes()).to_le_bytes());
-    bytes
-}
-
-/// Opens `synced`, and makes it if the log is new, or of before there were such notes. It gets its name only when it is
-/// complete and synced: half a note would be taken for damage for ever.
-fn open_note(dir: &Path, path: &Path, end: u64) -> io::Result<File> {
-    if !path.exists() {
-        let draft = dir.join("synced.new");
-        let mut file = File::create(&draft)?;
-        file.write_all(&[note(end), note(end)].concat())?;
-        name(dir, &file, &draft, path)?;
+/// How many bytes of the log in `dir` are on the disk for certain, whatever happens to the machine: what a tester may not cut
+/// off when it plays a power failure.
+///
+/// # Errors
+/// Those of the files; a log or a note that is unreadable counts as an error too.
+pub fn synced_bytes(dir: &Path) -> io::Result<u64> {
+    let bytes = std::fs::read(dir.join("wal"))?;
+    let header = frame::intact(&bytes, frame::MAGIC.len()).and_then(frame::decode_header);
+    let note = note::read(&File::open(dir.join("synced"))?)?;
+    match (header, note) {
+        (Some(header), Some(note)) => Ok(note.saturating_sub(header.base)),
+        _ => Err(io::Error::other("the header of the log or the note beside it is unreadable")),
     }
-    OpenOptions::new().read(true).write(true).open(path)
-}
-
-/// How far the log was synced, by the further of the two notes: the other may have been cut short. `None` if neither is
-/// readable.
-fn read_note(file: &File) -> io::Result<Option<u64>> {
-    let mut bytes = [0; 2 * NOTE];
-    let n = file.read_at(&mut bytes, 0)?;
-    let read = |slot: &[u8]| {
-        let end = u64::from_le_bytes(*slot.first_chunk()?);
-        (slot == note(end)).then_some(end)
-    };
-    Ok(bytes[..n].chunks(NOTE).filter_map(read).max())
 }
 
 /// Creates a log that holds its header and these records, or nothing at all: it gets its name only when it is complete and

@@ -70,6 +70,10 @@ pub enum Note {
     Follows { ballot: Ballot },
     /// A leader asks for a longer lease than this node was configured for; its heartbeats are not acknowledged.
     LeaseTooLong { leader: NodeId, asked: Duration },
+    /// The log now begins behind this slot; a snapshot stands for what was before.
+    Truncated { slot: Slot },
+    /// A snapshot of another node was put in place: this one had applied only up to `from`.
+    Installed { from: Slot, to: Slot },
     /// Two values were learned for one slot: the cluster has lost data, or a node's disk was changed.
     Conflict { slot: Slot },
 }

@@ -27,7 +27,7 @@ use super::command::EntryId;
 use super::machine::{Cursor, Machine, Piece};
 use super::message::Message;
 use super::record::Record;
-use super::{Core, Effect, Role};
+use super::{Core, Effect, Note, Role};
 
 /// A log that has grown by this much (and by as much as the state has) is worth a snapshot before `snapshot_every` entries.
 const LOG_BYTES: usize = 64 << 20;
@@ -181,6 +181,8 @@ impl Core {
             skipped.push(proposal.entry.id);
         }
         skipped.extend(self.basic.give_up_below(snapshot.slot));
+        let from = self.learner.applied();
+        self.effects.push(Effect::Note(Note::Installed { from, to: snapshot.slot }));
         self.learner.install(snapshot);
         skipped.into_iter().for_each(|id| self.answer_unknown(id, WHY));
         self.apply(now);
@@ -231,6 +233,7 @@ impl Core {
         self.commit_noted_at = now;
         records.push(Record::Commit { slot: self.commit_noted });
         self.issued += 1;
+        self.effects.push(Effect::Note(Note::Truncated { slot: floor }));
         self.effects.push(Effect::Truncate { token: self.issued, records });
     }
 
