@@ -265,6 +265,16 @@ pub fn message_to(message: Message) -> v1::PeerMessage {
             let entries = entries.iter().map(|(slot, entry)| slot_entry_to(*slot, entry)).collect();
             Body::Chosen(v1::Chosen { entries, commit })
         }
+        Message::Hello { epoch, nonce } => Body::Hello(v1::Hello { epoch, nonce }),
+        Message::Welcome { epoch, nonce, known, promised, slot, leading } => Body::Welcome(v1::Welcome {
+            epoch,
+            nonce,
+            known,
+            promised: Some(ballot_to(promised)),
+            slot,
+            leads: leading.map(|(ballot, _)| ballot_to(ballot)),
+            next: leading.map_or(0, |(_, next)| next),
+        }),
         Message::Forward { id, command, ttl } => Body::Forward(v1::Forward {
             id: Some(id_to(id)),
             command: Some(command_to(&command)),
@@ -316,6 +326,15 @@ pub fn message_from(message: v1::PeerMessage) -> Option<Message> {
             entries: m.entries.into_iter().map(slot_entry_from).collect::<Option<Vec<_>>>()?,
             commit: m.commit,
         },
+        Body::Hello(m) => Message::Hello { epoch: m.epoch, nonce: m.nonce },
+        Body::Welcome(m) => Message::Welcome {
+            epoch: m.epoch,
+            nonce: m.nonce,
+            known: m.known,
+            promised: ballot_from(m.promised),
+            slot: m.slot,
+            leading: m.leads.map(|leads| (ballot_from(Some(leads)), m.next)),
+        },
         Body::Forward(m) => Message::Forward {
             id: id_from(m.id)?,
             command: command_from(m.command?)?,
@@ -363,6 +382,16 @@ mod tests {
             Message::Heartbeat { ballot, commit: 1, round: 2, lease: ns },
             Message::HeartbeatAck { ballot, round: 2 },
             Message::Fetch { from: 3 },
+            Message::Hello { epoch: 3, nonce: 9 },
+            Message::Welcome { epoch: 3, nonce: 9, known: 2, promised: ballot, slot: 7, leading: None },
+            Message::Welcome {
+                epoch: 3,
+                nonce: 9,
+                known: 2,
+                promised: ballot,
+                slot: 7,
+                leading: Some((ballot, 8)),
+            },
             Message::FetchSnapshot { slot: 4, at: at.clone() },
             Message::Snapshot {
                 slot: 4,

@@ -33,6 +33,7 @@ mod command;
 mod config;
 mod effect;
 mod election;
+mod joining;
 mod leader;
 mod learner;
 mod lease;
@@ -54,6 +55,7 @@ pub use ballot::{Ballot, Mono, NodeId, Slot};
 pub use command::{Command, Entry, EntryId, Failure, Op, Output, Path, ReadMode, Reply, Served};
 pub use config::{Config, Protocol, Timing};
 pub use effect::{Call, Effect, Input, Note, Status, Token};
+pub use joining::Forgotten;
 pub use learner::{Conflict, Learner};
 pub use lease::{Grant, Lease};
 pub use machine::{Applied, Cursor, Machine, Piece};
@@ -66,6 +68,7 @@ use basic::Basic;
 use catchup::CatchUp;
 use clients::Clients;
 use election::Candidate;
+use joining::Joining;
 use leader::{Leader, Proposal};
 use snapshot::Snapshots;
 
@@ -106,6 +109,7 @@ pub struct Core {
     basic: Basic,
     catch_up: CatchUp,
     snapshots: Snapshots,
+    joining: Joining,
     /// The log on the disk begins behind this slot.
     truncated: Slot,
     /// The longest lease that any incarnation may have granted.
@@ -128,7 +132,7 @@ pub struct Core {
 const COMMIT_HINT_EVERY: Duration = Duration::from_millis(500);
 
 impl Core {
-    /// A node with what its disk remembers. [`Durable::begin_incarnation`] must have been called, and its record be on disk.
+    /// A node with what its disk remembers. [`Durable::start`] must have been called, and its record, if any, be on disk.
     pub fn new(config: Config, durable: Durable, now: Mono) -> Self {
         let first_start = durable.epoch <= 1;
         let grant = if first_start {
@@ -156,6 +160,7 @@ impl Core {
             basic: Basic::default(),
             catch_up: CatchUp::default(),
             snapshots: config.snapshots_after(durable.snapshot.as_ref().map_or(0, |snapshot| snapshot.slot)),
+            joining: Joining::recover(&durable, now),
             truncated: durable.truncated,
             lease_noted: durable.lease.max(config.timing.lease),
             next_id: 1,
@@ -183,7 +188,7 @@ impl Core {
         self.truncate_if_behind(now);
         match input {
             Input::Message { from, message } => {
-                if self.config.nodes.contains(&from) {
+                if self.config.nodes.contains(&from) && self.may_say(from, &message) {
                     self.on_message(from, message, now);
                 }
             }
@@ -197,6 +202,7 @@ impl Core {
                 let later = self.loopback.split_off(&(token + 1));
                 let ready = std::mem::replace(&mut self.loopback, later);
                 self.inbox.extend(ready.into_values().flatten());
+                self.joining_persisted(now);
             }
         }
         self.settle(now);
@@ -242,6 +248,10 @@ impl Core {
             Message::Snapshot { slot, hash, at, next, piece } => {
                 self.on_snapshot(from, (slot, hash), at, next, piece, now);
             }
+            Message::Hello { epoch, nonce } => self.on_hello(from, epoch, nonce, now),
+            Message::Welcome { epoch, nonce, known, promised, slot, leading } => {
+                self.on_welcome(from, epoch, nonce, known, promised, slot, leading, now);
+            }
             Message::Chosen { entries, commit } => self.on_chosen(from, entries, commit, now),
             Message::Forward { id, command, ttl } => self.on_forward(from, id, command, ttl, now),
             Message::ForwardReply { id, reply } => self.on_forward_reply(id, *reply, now),
@@ -249,6 +259,10 @@ impl Core {
     }
 
     fn on_tick(&mut self, now: Mono) {
+        self.joining_tick(now);
+        if self.is_asking() {
+            return;
+        }
         match self.config.protocol {
             Protocol::MultiPaxos => {
                 self.election_tick(now);
@@ -274,6 +288,9 @@ impl Core {
 
     fn on_prepare(&mut self, from: NodeId, ballot: Ballot, scope: Scope, now: Mono) {
         self.top_round = self.top_round.max(ballot.round);
+        if !self.votes() {
+            return;
+        }
         let slot = scope.slot();
         if let Scope::Only(slot) = scope
             && (slot <= self.learner.floor() || self.learner.chosen(slot).is_some())
@@ -313,6 +330,9 @@ impl Core {
         now: Mono,
     ) {
         self.top_round = self.top_round.max(ballot.round);
+        if !self.votes() {
+            return self.want(commit, from, now);
+        }
         if slot <= self.learner.floor() {
             // Nothing but the chosen value is of any use there, and a vote would not be remembered.
             return self.on_fetch(from, slot, now);
@@ -407,6 +427,7 @@ impl Core {
     /// What this node believes.
     pub fn status(&self) -> Status {
         let (role, leading, lease_until) = match &self.role {
+            _ if let Some(role) = self.joining.role() => (role, None, None),
             _ if self.config.protocol == Protocol::BasicPaxos => ("proposer", None, None),
             Role::Follower => ("follower", None, None),
             Role::Candidate(_) => ("candidate", None, None),

@@ -178,6 +178,7 @@ impl Driver {
                     self.written = Some(token);
                 }
             }
+            Effect::Incarnation(epoch) => self.peers.values().for_each(|peer| peer.speaks_as(epoch)),
             Effect::Snapshot(snapshot) => self.writer.save(snapshot),
             Effect::Send { to, message, after: None } => self.send(to, message),
             Effect::Send { to, message, after: Some(token) } => {
@@ -215,6 +216,13 @@ fn log(note: &Note) {
         Note::LeaseTooLong { leader, asked } => tracing::warn!(
             "node {leader} wants a lease of {asked:?}, longer than this node's; give all nodes the same --lease-ms"
         ),
+        Note::LostItsDisk { epoch } => tracing::warn!(
+            "the data directory was empty, but other nodes know this one: it rejoins as incarnation {epoch}, and has no vote \
+             until it knows everything that it may have voted for"
+        ),
+        Note::VotesAgain { applied } => {
+            tracing::info!("votes again, having applied all up to slot {applied}")
+        }
         Note::Truncated { slot } => tracing::info!("truncated the log up to slot {slot}"),
         Note::Installed { from, to } => {
             tracing::info!("took over a snapshot up to slot {to}, had applied only up to {from}");

@@ -10,6 +10,7 @@
 //! file and no daemon: a supervisor, or a tester, starts one process for each node.
 
 use std::collections::BTreeMap;
+use std::hash::{BuildHasher, Hasher};
 use std::io::Read;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -86,6 +87,10 @@ pub struct NodeArgs {
     /// Slots that stay in the log at least, for nodes that are a little behind.
     #[arg(long, value_name = "N", default_value_t = 10_000)]
     pub keep: u64,
+    /// Start with an empty data directory without asking the other nodes. Only for a node that has never taken part: one
+    /// that has lost its disk would break promises.
+    #[arg(long)]
+    pub bootstrap: bool,
     /// Seed of the random waits.
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub seed: u64,
@@ -226,6 +231,7 @@ impl NodeArgs {
         let (min, max) = self.election_ms;
         config.timing.election = (Duration::from_millis(min), Duration::from_millis(max));
         config.seed = self.seed;
+        config.nonce = std::hash::RandomState::new().build_hasher().finish();
         (config.snapshot_every, config.keep) = (self.snapshot_every, self.keep);
         Ok(config)
     }
@@ -253,11 +259,21 @@ impl Node {
         let count = recovered.records.len();
         let mut durable: Durable = recovered.records.into_iter().collect();
         durable.snapshot = recovered.snapshot;
-        let start = durable.begin_incarnation(config.timing.lease);
+        let start = if args.bootstrap && durable.epoch == 0 {
+            Some(durable.begin_incarnation(config.timing.lease))
+        } else {
+            durable.start(&config)
+        };
         let epoch = durable.epoch;
-        log.write(&[start])
-            .and_then(|()| log.sync())
-            .map_err(|source| NodeError::System { doing: "write the log", source })?;
+        match start {
+            Some(start) => log
+                .write(&[start])
+                .and_then(|()| log.sync())
+                .map_err(|source| NodeError::System { doing: "write the log", source })?,
+            None => {
+                tracing::info!("the data directory is empty: asks all other nodes whether they know this one")
+            }
+        }
         let clock = Clock::start(config.hooks);
         let core = Core::new(config.clone(), durable, clock.now());
         tracing::info!(

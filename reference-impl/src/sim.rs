@@ -40,6 +40,8 @@ pub struct Faults {
     pub pauses: bool,
     /// Whether the network is partitioned: at random, or with the leader on the smaller side.
     pub partitions: bool,
+    /// Whether nodes lose their disks, one at a time.
+    pub wipes: bool,
     /// Largest error of the rate of a clock, in parts per million.
     pub drift_ppm: u32,
 }
@@ -54,6 +56,7 @@ impl Default for Faults {
             crashes: true,
             pauses: true,
             partitions: true,
+            wipes: true,
             drift_ppm: 9_000,
         }
     }
@@ -120,6 +123,9 @@ pub struct Report {
     pub snapshots: u64,
     /// Snapshots that were received from another node and put in place.
     pub installed: u64,
+    pub wiped: u64,
+    /// Nodes that got their vote back after they had lost their disk.
+    pub rejoined: u64,
     pub steps: u64,
 }
 
@@ -138,6 +144,8 @@ impl std::ops::AddAssign for Report {
         self.retries += other.retries;
         self.snapshots += other.snapshots;
         self.installed += other.installed;
+        self.wiped += other.wiped;
+        self.rejoined += other.rejoined;
         self.steps += other.steps;
     }
 }

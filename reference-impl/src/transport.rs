@@ -12,6 +12,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -54,7 +55,7 @@ pub struct Sender {
     pub cluster_id: Bytes,
     /// This node.
     pub node: NodeId,
-    /// Its incarnation.
+    /// Its incarnation; 0 if it does not know that yet.
     pub epoch: u64,
 }
 
@@ -68,13 +69,20 @@ struct Queue {
 /// What waits to be sent to one peer.
 pub struct Outbox {
     sender: Sender,
+    epoch: AtomicU64,
     queue: Mutex<Queue>,
 }
 
 impl Outbox {
     /// An empty one.
     pub fn new(sender: Sender) -> Arc<Self> {
-        Arc::new(Outbox { sender, queue: Mutex::default() })
+        let epoch = AtomicU64::new(sender.epoch);
+        Arc::new(Outbox { sender, epoch, queue: Mutex::default() })
+    }
+
+    /// A node that had no incarnation has one now.
+    pub fn speaks_as(&self, epoch: u64) {
+        self.epoch.store(epoch, Ordering::Relaxed);
     }
 
     /// Queues a message; never blocks. If the queue is full its oldest message is lost.
@@ -107,7 +115,7 @@ impl Outbox {
         Poll::Ready(PeerBatch {
             cluster_id: self.sender.cluster_id.clone(),
             from: self.sender.node,
-            epoch: self.sender.epoch,
+            epoch: self.epoch.load(Ordering::Relaxed),
             messages: taken.into_iter().map(codec::message_to).collect(),
         })
     }
@@ -232,11 +240,15 @@ impl Peer for Inbound {
                     drop(acks.send(Err(Status::failed_precondition(why))).await);
                     return;
                 }
-                if !is_current(&epochs, batch.from, batch.epoch) {
+                if batch.epoch != 0 && !is_current(&epochs, batch.from, batch.epoch) {
                     continue;
                 }
-                let messages: Vec<Message> =
+                let mut messages: Vec<Message> =
                     batch.messages.into_iter().filter_map(codec::message_from).collect();
+                if batch.epoch == 0 {
+                    // Without an incarnation a node can only ask for one, and answer others who do.
+                    messages.retain(|m| matches!(m, Message::Hello { .. } | Message::Welcome { .. }));
+                }
                 if events.send(Event::Peer { from: batch.from, messages }).await.is_err() {
                     return;
                 }

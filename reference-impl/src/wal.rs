@@ -83,6 +83,7 @@ impl Identity {
             node: self.node,
             protocol: self.protocol.name().to_owned(),
             base,
+            complete: 1,
         }
     }
 
@@ -252,7 +253,8 @@ impl Log {
         let mut file = OpenOptions::new().read(true).write(true).open(&path).map_err(io("open", &path))?;
         let mut bytes = Vec::new();
         file.read_to_end(&mut bytes).map_err(io("read", &path))?;
-        let (mut recovered, end, base) = recover(&path, &bytes, identity)?;
+        let (mut recovered, end, header) = recover(&path, &bytes, identity)?;
+        let base = header.base;
         recovered.snapshot = store.load()?;
         let truncated = recovered.records.iter().filter_map(|record| match record {
             Record::Truncated { slot } => Some(*slot),
@@ -269,8 +271,9 @@ impl Log {
             None => {
                 return Err(WalError::Foreign { file: note_path, why: "its checksum is wrong".to_owned() });
             }
-            Some(synced) if synced > base + end => {
-                return Err(WalError::Cut { file: path, end, synced: synced - base });
+            Some(synced) if synced.max(base + header.complete) > base + end => {
+                let synced = synced.saturating_sub(base).max(header.complete);
+                return Err(WalError::Cut { file: path, end, synced });
             }
             Some(_) => {}
         }
@@ -386,7 +389,7 @@ pub fn synced_bytes(dir: &Path) -> io::Result<u64> {
     let header = frame::intact(&bytes, frame::MAGIC.len()).and_then(frame::decode_header);
     let note = note::read(&File::open(dir.join("synced"))?)?;
     match (header, note) {
-        (Some(header), Some(note)) => Ok(note.saturating_sub(header.base)),
+        (Some(header), Some(note)) => Ok(note.saturating_sub(header.base).max(header.complete)),
         _ => Err(io::Error::other("the header of the log or the note beside it is unreadable")),
     }
 }
@@ -402,9 +405,10 @@ fn create(
 ) -> io::Result<(File, u64)> {
     let draft = dir.join("wal.new");
     let mut file = File::create(&draft)?;
-    let header = [frame::MAGIC.as_slice(), &frame::encode_header(&identity.header(base))].concat();
-    file.write_all(&header)?;
-    let mut end = header.len() as u64;
+    let mut header = identity.header(base);
+    let begin = |header: &disk::Header| [frame::MAGIC.as_slice(), &frame::encode_header(header)].concat();
+    file.write_all(&begin(&header))?;
+    let mut end = begin(&header).len() as u64;
     let mut rest = records;
     while !rest.is_empty() {
         let mut size = 0;
@@ -419,6 +423,11 @@ fn create(
         end += frame.len() as u64;
         rest = later;
     }
+    // Only now is it known how long it is; that takes as many bytes whatever it is.
+    header.complete = end;
+    file.rewind()?;
+    file.write_all(&begin(&header))?;
+    file.seek(SeekFrom::Start(end))?;
     name(dir, &file, &draft, path)?;
     Ok((file, end))
 }
@@ -439,7 +448,11 @@ fn name(dir: &Path, file: &File, draft: &Path, path: &Path) -> io::Result<()> {
     File::open(dir)?.sync_all()
 }
 
-fn recover(path: &Path, bytes: &[u8], identity: &Identity) -> Result<(Recovered, u64, u64), WalError> {
+fn recover(
+    path: &Path,
+    bytes: &[u8],
+    identity: &Identity,
+) -> Result<(Recovered, u64, disk::Header), WalError> {
     let foreign = |why: String| WalError::Foreign { file: path.to_owned(), why };
     if !bytes.starts_with(frame::MAGIC) {
         return Err(foreign("its first eight bytes are others".to_owned()));
@@ -462,7 +475,7 @@ fn recover(path: &Path, bytes: &[u8], identity: &Identity) -> Result<(Recovered,
         records.extend(read);
     }
     let torn = bytes.len() as u64 - scan.end;
-    Ok((Recovered { records, torn, snapshot: None }, scan.end, header.base))
+    Ok((Recovered { records, torn, snapshot: None }, scan.end, header))
 }
 
 #[cfg(test)]

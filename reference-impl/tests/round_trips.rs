@@ -53,7 +53,10 @@ impl Bench {
                         self.flying.push_back((self.now + ONE_WAY, node, to, message));
                     }
                     Effect::Reply { reply, .. } => self.reply = Some(*reply),
-                    Effect::Note(_) | Effect::Snapshot(_) | Effect::Truncate { .. } => {}
+                    Effect::Note(_)
+                    | Effect::Incarnation(_)
+                    | Effect::Snapshot(_)
+                    | Effect::Truncate { .. } => {}
                 }
             }
         }

@@ -30,6 +30,7 @@ fn was_eventful(total: &Report, runs: u64) {
     assert!(total.ok > 50 * runs, "{total:?}");
     assert!(total.crashes > runs && total.pauses > runs && total.partitions > runs, "{total:?}");
     assert!(total.unknown > runs, "{total:?}");
+    assert!(total.wiped > runs / 8 && total.rejoined > runs / 16, "{total:?}");
     assert!(total.snapshots > 5 * runs && total.installed > runs / 4, "{total:?}");
 }
 

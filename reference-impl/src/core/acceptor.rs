@@ -160,6 +160,11 @@ impl Acceptor {
             .chain(self.votes.values().cloned().map(Record::Accepted))
     }
 
+    /// The highest slot it has promised something for by itself, or voted for, 0 if none.
+    pub fn highest_slot(&self) -> Slot {
+        self.promised_at.last_key_value().map_or(0, |(slot, _)| *slot).max(self.last_slot())
+    }
+
     /// The highest slot it has voted for, 0 if none.
     pub fn last_slot(&self) -> Slot {
         self.votes.last_key_value().map_or(0, |(slot, _)| *slot)

@@ -115,6 +115,8 @@ pub struct Config {
     pub piece_bytes: usize,
     /// Seed of the random waits. Together with the inputs it determines everything the core does.
     pub seed: u64,
+    /// Different at each start, so that an answer to an earlier one is recognised.
+    pub nonce: u64,
     /// Planted bugs; none by default.
     pub hooks: Hooks,
 }
@@ -136,6 +138,7 @@ impl Config {
             keep: 10_000,
             piece_bytes: 256 << 10,
             seed: 0,
+            nonce: 0,
             hooks: Hooks::default(),
         }
     }

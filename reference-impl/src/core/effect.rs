@@ -46,6 +46,8 @@ pub enum Effect {
     Persist { token: Token, records: Vec<Record> },
     /// Write this snapshot in the place of the one before, then report `Input::SnapshotSaved`. There is one at a time.
     Snapshot(Arc<Snapshot>),
+    /// From now on say in every batch that this incarnation speaks. (Before, it was none: 0.)
+    Incarnation(u64),
     /// Replace everything in the log by these records, all of it or nothing, then report `Input::Persisted(token)`.
     Truncate { token: Token, records: Vec<Record> },
     /// Send, but not before `after` is on disk.
@@ -70,6 +72,10 @@ pub enum Note {
     Follows { ballot: Ballot },
     /// A leader asks for a longer lease than this node was configured for; its heartbeats are not acknowledged.
     LeaseTooLong { leader: NodeId, asked: Duration },
+    /// The directory was empty, but others know this node: it has no vote until it knows what it has forgotten.
+    LostItsDisk { epoch: u64 },
+    /// It does.
+    VotesAgain { applied: Slot },
     /// The log now begins behind this slot; a snapshot stands for what was before.
     Truncated { slot: Slot },
     /// A snapshot of another node was put in place: this one had applied only up to `from`.

@@ -51,7 +51,7 @@ impl Core {
         match &mut self.role {
             Role::Leader(_) => {}
             Role::Follower => {
-                if self.snapshots.is_catching_up(self.learner.applied()) {
+                if !self.votes() || self.snapshots.is_catching_up(self.learner.applied()) {
                     // Whoever sends it can lead; this node could not before it has all of it.
                     self.reset_election(now);
                 } else if now >= self.election_at {
@@ -224,6 +224,10 @@ impl Core {
 }
 
 impl Candidate {
+    pub(super) fn ballot(&self) -> Ballot {
+        self.ballot
+    }
+
     /// Either others have promised but what they know cannot be fetched, or nobody answers a quorum's worth. Only the first
     /// is helped by a new ballot; in the second the same question is simply asked again.
     fn is_stuck(&self, quorum: usize) -> bool {

@@ -6,6 +6,7 @@
 //! leading   Heartbeat → ← HeartbeatAck            carries the commit index and renews the lease
 //! learning  Fetch   →   ← Chosen | Snapshot       Chosen is also broadcast by a Basic Paxos proposer
 //!           FetchSnapshot → ← Snapshot            piece by piece
+//! starting  Hello   →   ← Welcome
 //! clients   Forward →   ← ForwardReply
 //! ```
 //!
@@ -75,6 +76,18 @@ pub enum Message {
     /// What you need is forgotten here. This is a piece of the state after `slot`, whose prefix has this hash; `next` is
     /// where the next piece begins, if this is not the last.
     Snapshot { slot: Slot, hash: u64, at: Cursor, next: Option<Cursor>, piece: Piece },
+    /// I have started, as incarnation `epoch`: remember that. 0: my directory is empty; do you know me?
+    Hello { epoch: u64, nonce: u64 },
+    /// The answer to a `Hello` with the same two numbers. Of you I knew incarnation `known` (0: none) before; I have promised,
+    /// or claim, this ballot, and know of slots up to this one; I lead under this ballot, and shall propose this slot next.
+    Welcome {
+        epoch: u64,
+        nonce: u64,
+        known: u64,
+        promised: Ballot,
+        slot: Slot,
+        leading: Option<(Ballot, Slot)>,
+    },
     /// A client's command for the leader, who has `ttl` to answer.
     Forward { id: EntryId, command: Command, ttl: Duration },
     /// What came of it.

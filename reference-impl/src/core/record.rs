@@ -13,8 +13,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::ballot::{Ballot, Slot};
+use super::ballot::{Ballot, NodeId, Slot};
 use super::command::Entry;
+use super::config::Config;
+use super::joining::Forgotten;
 use super::message::{Scope, Vote};
 use super::snapshot::Snapshot;
 
@@ -34,6 +36,10 @@ pub enum Record {
     Commit { slot: Slot },
     /// The log begins behind this slot: what was before is in the snapshot, which reaches at least to here.
     Truncated { slot: Slot },
+    /// This incarnation of another node has greeted this one.
+    Known { node: NodeId, epoch: u64 },
+    /// This node has lost what it had written, up to these bounds, and has no vote; or (`None`) it has one again.
+    Forgotten(Option<Forgotten>),
 }
 
 /// All that survives a crash.
@@ -55,6 +61,10 @@ pub struct Durable {
     pub commit: Slot,
     /// The log begins behind this slot.
     pub truncated: Slot,
+    /// The newest incarnations of the others that were heard of.
+    pub known: BTreeMap<NodeId, u64>,
+    /// What was lost, if this node has no vote for that reason.
+    pub forgotten: Option<Forgotten>,
     /// The newest snapshot beside the log.
     pub snapshot: Option<Arc<Snapshot>>,
 }
@@ -80,6 +90,11 @@ impl Durable {
                 self.chosen.insert(slot, entry);
             }
             Record::Commit { slot } => self.commit = self.commit.max(slot),
+            Record::Known { node, epoch } => {
+                let known = self.known.entry(node).or_default();
+                *known = (*known).max(epoch);
+            }
+            Record::Forgotten(forgotten) => self.forgotten = forgotten,
             Record::Truncated { slot } => self.truncated = self.truncated.max(slot),
         }
     }
@@ -88,6 +103,13 @@ impl Durable {
     pub fn known(&self, slot: Slot) -> Option<&Arc<Entry>> {
         let voted = || self.votes.get(&slot).filter(|_| slot <= self.commit).map(|vote| &vote.entry);
         self.chosen.get(&slot).or_else(voted)
+    }
+
+    /// Begins an incarnation, unless the directory is empty and there are others to ask first whether they know this node: see
+    /// `joining`.
+    pub fn start(&mut self, config: &Config) -> Option<Record> {
+        let asks = self.epoch == 0 && config.others().next().is_some();
+        (!asks).then(|| self.begin_incarnation(config.timing.lease))
     }
 
     /// Counts a new start. The record must be on disk before the node says a word: the epoch is in every [`super::EntryId`],

@@ -222,6 +222,7 @@ impl Core {
             Record::Truncated { slot: floor },
             Record::Start { epoch: self.epoch, lease: self.lease_noted },
         ];
+        records.extend(self.joining.records());
         records.extend(self.acceptor.records());
         for (slot, entry) in self.learner.chosen_from(floor + 1) {
             if self.acceptor.vote(slot).is_none_or(|vote| vote.entry != *entry) {

@@ -70,6 +70,9 @@ impl World<'_> {
         if self.setup.faults.partitions && self.setup.nodes > 1 {
             kinds.extend(["partition", "partition-leader", "partition-leader"]);
         }
+        if self.setup.faults.wipes && self.setup.nodes > 2 {
+            kinds.push("wipe");
+        }
         if !self.setup.hooks.measures_monotonic_time() {
             kinds.extend(["wall-clock", "wall-clock-leader", "wall-clock-leader"]);
         }
@@ -90,6 +93,7 @@ impl World<'_> {
                     }
                 }
             }
+            "wipe" => self.wipe(victim),
             "pause" | "pause-leader" => {
                 self.report.pauses += 1;
                 self.node(victim).paused_until = self.now + self.rng.random_range(50..1_500) * MS;
@@ -106,6 +110,23 @@ impl World<'_> {
         self.crash(id);
         let back = self.now + self.rng.random_range(20..600) * MS;
         self.at(back, Event::Restart { node: id });
+    }
+
+    /// The node is killed and its disk lost, and so are its connections. Only a minority may lose its memory at a time: here one.
+    fn wipe(&mut self, victim: NodeId) {
+        let all_vote =
+            self.nodes.values().all(|node| node.core.as_ref().is_some_and(crate::core::Core::votes));
+        if !all_vote {
+            return;
+        }
+        self.report.wiped += 1;
+        self.crash_for_a_while(victim);
+        self.node(victim).disk = super::disk::Disk::default();
+        self.events.retain(
+            |_, event| !matches!(event, Event::Deliver { from, to, .. } if *from == victim || *to == victim),
+        );
+        self.held.retain(|(from, to, _)| *from != victim && *to != victim);
+        self.oracle.wiped(victim);
     }
 
     /// Who leads under the highest ballot, as far as the nodes know.

@@ -98,6 +98,11 @@ impl Oracle {
         *known = (*known).max(ballot);
     }
 
+    /// A node has lost its disk: it may forget what it said, but not use that.
+    pub(super) fn wiped(&mut self, node: NodeId) {
+        self.promised.retain(|(who, _), _| *who != node);
+    }
+
     /// A node has restarted from its disk.
     pub(super) fn restarted(&mut self, node: NodeId, core: &Core) -> Check {
         self.applied.insert(node, 0);

@@ -253,7 +253,8 @@ impl<'a> World<'a> {
         let now = self.clock(id);
         let node = self.node(id);
         let mut durable = node.disk.read();
-        node.disk.append(durable.begin_incarnation(config.timing.lease));
+        config.nonce = node.life + 1;
+        durable.start(&config).into_iter().for_each(|start| node.disk.append(start));
         let core = Core::new(config, durable, now);
         node.life += 1;
         node.last_sync = 0;
@@ -336,7 +337,8 @@ impl<'a> World<'a> {
             Effect::Send { after: None, to, message } => self.send(id, to, message),
             Effect::Reply { call, reply } => self.reply(call, *reply)?,
             Effect::Note(Note::Elected { .. }) => self.report.elections += 1,
-            Effect::Note(_) => {}
+            Effect::Note(Note::VotesAgain { .. }) => self.report.rejoined += 1,
+            Effect::Note(_) | Effect::Incarnation(_) => {}
         }
         Ok(())
     }
@@ -478,8 +480,10 @@ impl<'a> World<'a> {
     /// After the load: every key was read, and all nodes have applied the same.
     fn is_settled(&self) -> bool {
         let mut states = self.nodes.values().map(|node| {
-            let learner = node.core.as_ref().map(Core::learner);
-            learner.map(|learner| (learner.applied(), learner.hash()))
+            let core = node.core.as_ref()?;
+            // Nobody has to write for ever: under Basic Paxos a lost vote may have to wait for that.
+            let votes = core.votes() || self.setup.protocol == Protocol::BasicPaxos;
+            votes.then(|| (core.learner().applied(), core.learner().hash()))
         });
         let first = states.next().flatten();
         let together = first.is_some() && states.all(|state| state == first);

@@ -12,7 +12,7 @@ use std::time::Duration;
 use prost::Message as _;
 
 use crate::codec;
-use crate::core::Record;
+use crate::core::{Forgotten, Record};
 use crate::proto::wal::v1 as disk;
 
 /// First bytes of every log.
@@ -27,7 +27,9 @@ const ACCEPTED: u8 = 3;
 const CHOSEN: u8 = 4;
 const COMMIT: u8 = 5;
 const TRUNCATED: u8 = 6;
-const KIND_MAX: u8 = TRUNCATED;
+const KNOWN: u8 = 7;
+const FORGOTTEN: u8 = 8;
+const KIND_MAX: u8 = FORGOTTEN;
 
 /// A frame that is bad though a good one follows it.
 #[derive(Debug, PartialEq, Eq)]
@@ -95,6 +97,14 @@ pub(super) fn encode(offset: u64, records: &[Record]) -> Vec<u8> {
                 put(&mut body, CHOSEN, &disk::Chosen { chosen });
             }
             Record::Commit { slot } => put(&mut body, COMMIT, &disk::Commit { slot: *slot }),
+            Record::Known { node, epoch } => {
+                put(&mut body, KNOWN, &disk::Known { node: *node, epoch: *epoch });
+            }
+            Record::Forgotten(forgotten) => {
+                let ballot = forgotten.map(|forgotten| codec::ballot_to(forgotten.ballot));
+                let slot = forgotten.map_or(0, |forgotten| forgotten.slot);
+                put(&mut body, FORGOTTEN, &disk::Forgotten { ballot, slot });
+            }
             Record::Truncated { slot } => put(&mut body, TRUNCATED, &disk::Truncated { slot: *slot }),
         }
     }
@@ -179,6 +189,16 @@ fn decode_record(kind: u8, payload: &[u8]) -> Option<Record> {
         CHOSEN => {
             let (slot, entry) = codec::slot_entry_from(disk::Chosen::decode(payload).ok()?.chosen?)?;
             Record::Chosen { slot, entry }
+        }
+        KNOWN => {
+            let known = disk::Known::decode(payload).ok()?;
+            Record::Known { node: known.node, epoch: known.epoch }
+        }
+        FORGOTTEN => {
+            let bounds = disk::Forgotten::decode(payload).ok()?;
+            let forgotten =
+                |ballot| Forgotten { ballot: codec::ballot_from(Some(ballot)), slot: bounds.slot };
+            Record::Forgotten(bounds.ballot.map(forgotten))
         }
         TRUNCATED => Record::Truncated { slot: disk::Truncated::decode(payload).ok()?.slot },
         COMMIT => Record::Commit { slot: disk::Commit::decode(payload).ok()?.slot },

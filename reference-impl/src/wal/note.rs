@@ -16,7 +16,7 @@ use std::path::Path;
 const NOTE: usize = 12;
 
 /// One note of `synced`.
-fn note(end: u64) -> [u8; NOTE] {
+pub(super) fn one(end: u64) -> [u8; NOTE] {
     let mut bytes = [0; NOTE];
     bytes[..8].copy_from_slice(&end.to_le_bytes());
     bytes[8..].copy_from_slice(&crc32fast::hash(&end.to_le_bytes()).to_le_bytes());
@@ -29,7 +29,7 @@ pub(super) fn open(dir: &Path, path: &Path, end: u64) -> io::Result<File> {
     if !path.exists() {
         let draft = dir.join("synced.new");
         let mut file = File::create(&draft)?;
-        file.write_all(&[note(end), note(end)].concat())?;
+        file.write_all(&[one(end), one(end)].concat())?;
         super::name(dir, &file, &draft, path)?;
     }
     OpenOptions::new().read(true).write(true).open(path)
@@ -42,12 +42,12 @@ pub(super) fn read(file: &File) -> io::Result<Option<u64>> {
     let n = file.read_at(&mut bytes, 0)?;
     let read = |slot: &[u8]| {
         let end = u64::from_le_bytes(*slot.first_chunk()?);
-        (slot == note(end)).then_some(end)
+        (slot == one(end)).then_some(end)
     };
     Ok(bytes[..n].chunks(NOTE).filter_map(read).max())
 }
 
 /// Writes the `count`th note.
 pub(super) fn write(file: &File, count: u64, end: u64) -> io::Result<()> {
-    file.write_all_at(&note(end), (count % 2) * NOTE as u64)
+    file.write_all_at(&one(end), (count % 2) * NOTE as u64)
 }

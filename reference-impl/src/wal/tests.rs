@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use tempfile::TempDir;
 
 use super::*;
-use crate::core::{Ballot, Command, Entry, EntryId, Machine, Op, Scope, Vote};
+use crate::core::{Ballot, Command, Entry, EntryId, Forgotten, Machine, Op, Scope, Vote};
 
 fn identity() -> Identity {
     Identity { cluster_id: "test".into(), node: 2, protocol: Protocol::MultiPaxos }
@@ -26,7 +26,14 @@ fn records(count: u64) -> Vec<Record> {
     let start = Record::Start { epoch: 1, lease: Duration::from_millis(600) };
     let promised = Record::Promised { ballot: Ballot { round: 3, node: 2 }, scope: Scope::Only(4) };
     let entry = Arc::new(Entry { id: EntryId::default(), command: None });
-    let rest = [Record::Chosen { slot: 9, entry }, Record::Commit { slot: 9 }];
+    let forgotten = Forgotten { ballot: Ballot::ZERO, slot: 3 };
+    let rest = [
+        Record::Chosen { slot: 9, entry },
+        Record::Known { node: 1, epoch: 2 },
+        Record::Forgotten(Some(forgotten)),
+        Record::Forgotten(None),
+        Record::Commit { slot: 9 },
+    ];
     [start, promised].into_iter().chain((1..=count).map(vote)).chain(rest).collect()
 }
 
@@ -297,11 +304,19 @@ fn after_a_truncation_damage_to_what_was_synced_is_still_found() {
     let end = log.end;
     drop(log);
     let intact = std::fs::read(wal(&dir)).unwrap();
+    assert_eq!(synced_bytes(dir.path()).unwrap(), end);
     for cut in [replaced as usize, replaced as usize - 5, intact.len() - 1] {
         std::fs::write(wal(&dir), &intact[..cut]).unwrap();
         let error = Log::open(dir.path(), &identity()).unwrap_err();
         assert!(matches!(error, WalError::Cut { synced, .. } if synced == end), "{error}");
     }
+    // A power failure right after the replacement: the note is still one of before, but the log was complete.
+    std::fs::write(dir.path().join("synced"), [note::one(3), note::one(4)].concat()).unwrap();
+    std::fs::write(wal(&dir), &intact[..replaced as usize]).unwrap();
+    assert_eq!(synced_bytes(dir.path()).unwrap(), replaced);
+    assert!(Log::open(dir.path(), &identity()).is_ok());
+    std::fs::write(wal(&dir), &intact[..replaced as usize - 1]).unwrap();
+    assert!(matches!(Log::open(dir.path(), &identity()), Err(WalError::Cut { .. })));
 }
 
 #[test]
