@@ -37,18 +37,20 @@ struct Cluster {
 
 impl Cluster {
     fn start(size: usize) -> Cluster {
+        let mut cluster = Cluster::prepare(size);
+        (0..size).for_each(|node| cluster.launch(node));
+        cluster
+    }
+
+    /// Nodes that are not started yet.
+    fn prepare(size: usize) -> Cluster {
         let free = || std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         // All at once, so that they differ.
         let held: Vec<_> = (0..size).map(|_| (free(), free())).collect();
         let port = |socket: &std::net::TcpListener| socket.local_addr().unwrap().port();
         let ports = held.iter().map(|(peer, client)| (port(peer), port(client))).collect();
         drop(held);
-        let mut cluster = Cluster { dir: TempDir::new().unwrap(), ports, nodes: vec![] };
-        for node in 0..size {
-            cluster.nodes.push(None);
-            cluster.launch(node);
-        }
-        cluster
+        Cluster { dir: TempDir::new().unwrap(), ports, nodes: (0..size).map(|_| None).collect() }
     }
 
     fn data(&self, node: usize) -> PathBuf {
@@ -175,6 +177,16 @@ async fn list(clients: &[KvClient<Channel>], key: &str) -> Vec<u64> {
     unreachable!("it ends by the clock")
 }
 
+/// Waits for so many more acknowledgements.
+async fn progress(cluster: &Cluster, acked: &AtomicU64, more: u64) {
+    let (goal, until) = (acked.load(Ordering::Relaxed) + more, Instant::now() + PATIENCE);
+    while acked.load(Ordering::Relaxed) < goal {
+        let logs = || (0..3).map(|node| cluster.log(node)).collect::<Vec<_>>().join("\n");
+        assert!(Instant::now() < until, "no progress: {}", logs());
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+}
+
 async fn torment(power: bool) {
     let times: u64 = std::env::var("PAXOS_KILLS").ok().and_then(|times| times.parse().ok()).unwrap_or(20);
     let mut rng = ChaCha8Rng::seed_from_u64(7 + u64::from(power));
@@ -188,13 +200,7 @@ async fn torment(power: bool) {
     let began = Instant::now();
     while failures < times {
         // Some progress between two failures, so that each meets a cluster at work.
-        let (goal, until) =
-            (acked.load(Ordering::Relaxed) + rng.random_range(1..150), Instant::now() + PATIENCE);
-        while acked.load(Ordering::Relaxed) < goal {
-            let logs = || (0..3).map(|node| cluster.log(node)).collect::<Vec<_>>().join("\n");
-            assert!(Instant::now() < until, "no progress after {failures} failures: {}", logs());
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
+        progress(&cluster, &acked, rng.random_range(1..150)).await;
         let first = rng.random_range(0..3);
         let all = rng.random_bool(0.15);
         let victims: Vec<usize> = if all { (0..3).collect() } else { vec![first] };
@@ -293,4 +299,54 @@ async fn a_node_that_is_told_to_stop_flushes_and_exits_with_zero() {
         assert_eq!(list(&clients, &format!("{round}/0")).await, (1..=done.min(LIST)).collect::<Vec<_>>());
     }
     assert!(!cluster.log(0).contains("torn"), "{}", cluster.log(0));
+}
+
+/// The first start of a cluster waits for its last node; a node that comes back with an empty disk has no vote until it
+/// knows what it has forgotten, and then the cluster can rely on it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cluster_begins_when_its_last_node_starts_and_a_lost_disk_costs_a_vote_for_a_while() {
+    let mut cluster = Cluster::prepare(3);
+    let clients = cluster.clients();
+    cluster.launch(0);
+    assert_eq!(cluster.answers(0, &clients[0]).await.role, "joining");
+    cluster.launch(1);
+    assert_eq!(
+        cluster.answers(1, &clients[1]).await.role,
+        "joining",
+        "two of three cannot know what the third knows"
+    );
+    cluster.launch(2);
+    let (stop, acked) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+    let worker = tokio::spawn(work(1, clients.clone(), stop.clone(), acked.clone()));
+    // More than the others keep in their logs.
+    progress(&cluster, &acked, 700).await;
+    for victim in 0..3 {
+        cluster.kill(victim);
+        std::fs::remove_dir_all(cluster.data(victim)).unwrap();
+        progress(&cluster, &acked, 50).await;
+        cluster.launch(victim);
+        let until = Instant::now() + PATIENCE;
+        while !cluster.log(victim).contains("votes again") {
+            assert!(
+                Instant::now() < until,
+                "node {} stays without a vote: {}",
+                victim + 1,
+                cluster.log(victim)
+            );
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        assert!(cluster.log(victim).contains("other nodes know this one"), "{}", cluster.log(victim));
+        // Now it is needed: one of the two others is gone.
+        let other = (victim + 1) % 3;
+        cluster.kill(other);
+        progress(&cluster, &acked, 50).await;
+        cluster.launch(other);
+        cluster.answers(other, &clients[other]).await;
+    }
+    stop.store(true, Ordering::Relaxed);
+    let done = worker.await.unwrap();
+    for chunk in 0..done.div_ceil(LIST) {
+        let expected: Vec<u64> = (chunk * LIST + 1..=done.min((chunk + 1) * LIST)).collect();
+        assert_eq!(list(&clients, &format!("1/{chunk}")).await, expected);
+    }
 }

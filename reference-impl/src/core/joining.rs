@@ -188,8 +188,12 @@ impl Core {
             }
             Standing::Learning { forgotten, until } => {
                 self.joining.greeted.insert(from);
-                if until.is_none() {
-                    *until = leading.filter(|(ballot, _)| *ballot >= forgotten.ballot);
+                // Any such leader will do; the one with the least to wait for is best.
+                if let Some((ballot, next)) = leading
+                    && ballot >= forgotten.ballot
+                    && until.is_none_or(|(_, known)| next < known)
+                {
+                    *until = Some((ballot, next));
                 }
                 self.try_to_vote(now);
             }

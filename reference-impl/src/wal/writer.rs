@@ -59,6 +59,7 @@ pub struct Writer {
     mode: Mode,
     store: Store,
     report: Arc<dyn Fn(Done) + Send + Sync>,
+    saving: Option<JoinHandle<()>>,
 }
 
 impl Writer {
@@ -72,7 +73,7 @@ impl Writer {
     ) -> Writer {
         let (store, report) = (log.store.clone(), Arc::new(report));
         if fsync == Fsync::None && lazily.is_none() {
-            return Writer { mode: Mode::Inline(Box::new(log)), store, report };
+            return Writer { mode: Mode::Inline(Box::new(log)), store, report, saving: None };
         }
         let shared = Arc::new(Shared { queue: Mutex::default(), filled: Condvar::new() });
         let (inside, tell) = (shared.clone(), report.clone());
@@ -80,20 +81,20 @@ impl Writer {
             .name("wal".to_owned())
             .spawn(move || run(log, fsync, lazily, &inside, &*tell))
             .expect("the system can start a thread at start-up");
-        Writer { mode: Mode::Thread(shared, Some(thread)), store, report }
+        Writer { mode: Mode::Thread(shared, Some(thread)), store, report, saving: None }
     }
 
     /// Writes a snapshot in the place of the one before, and reports it; the log goes on meanwhile. One at a time.
-    pub fn save(&self, snapshot: Arc<Snapshot>) {
+    pub fn save(&mut self, snapshot: Arc<Snapshot>) {
         let (store, report) = (self.store.clone(), self.report.clone());
         let save = move || {
             store.save(&snapshot).unwrap_or_else(|error| fail("write a snapshot in", &store.dir, &error));
             report(Done::Saved(snapshot.slot));
         };
-        std::thread::Builder::new()
-            .name("snapshot".to_owned())
-            .spawn(save)
-            .unwrap_or_else(|error| fail("start a thread to write a snapshot in", &self.store.dir, &error));
+        let thread = std::thread::Builder::new().name("snapshot".to_owned()).spawn(save);
+        let dir = &self.store.dir;
+        self.saving =
+            Some(thread.unwrap_or_else(|error| fail("start a thread to write a snapshot in", dir, &error)));
     }
 
     /// Like [`Writer::write`], but the records take the place of everything before them.
@@ -124,8 +125,12 @@ impl Writer {
 }
 
 impl Drop for Writer {
-    /// Writes what is queued; a graceful stop loses nothing.
+    /// Writes what is queued; a graceful stop loses nothing. The directory is unlocked when nothing writes there any more.
     fn drop(&mut self) {
+        if let Some(saving) = self.saving.take() {
+            // One that panicked has said so.
+            drop(saving.join());
+        }
         if let Mode::Thread(shared, thread) = &mut self.mode {
             shared.queue.lock().unwrap_or_else(PoisonError::into_inner).closed = true;
             shared.filled.notify_one();
