@@ -233,8 +233,8 @@ async fn torment(power: bool) {
     let until = Instant::now() + PATIENCE;
     loop {
         let mut states = Vec::new();
-        for node in 0..3 {
-            let status = cluster.answers(node, &clients[node]).await;
+        for (node, client) in clients.iter().enumerate() {
+            let status = cluster.answers(node, client).await;
             states.push((status.applied_index, status.applied_hash));
         }
         if states.iter().all(|state| *state == states[0]) {
