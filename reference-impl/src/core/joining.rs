@@ -273,3 +273,72 @@ impl Core {
         self.reset_election(now);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::{Config, Entry, EntryId, Input};
+    use std::sync::Arc;
+
+    fn ballot(round: u64, node: NodeId) -> Ballot {
+        Ballot { round, node }
+    }
+
+    fn fresh() -> Core {
+        Core::new(Config::new(1, 1..=3, Protocol::MultiPaxos), Durable::default(), Mono(0))
+    }
+
+    /// Feeds a message, with a disk that is immediate; returns the answers.
+    fn tell(core: &mut Core, from: NodeId, message: Message) -> Vec<Message> {
+        let (mut inputs, mut sent) = (vec![Input::Message { from, message }], Vec::new());
+        while let Some(input) = inputs.pop() {
+            for effect in core.step(Mono(0), input) {
+                match effect {
+                    Effect::Persist { token, .. } => inputs.push(Input::Persisted(token)),
+                    Effect::Send { message, .. } => sent.push(message),
+                    _ => {}
+                }
+            }
+        }
+        sent
+    }
+
+    fn welcome(epoch: u64, known: u64, promised: Ballot, leading: Option<(Ballot, Slot)>) -> Message {
+        Message::Welcome { epoch, nonce: 0, known, promised, slot: 0, leading }
+    }
+
+    #[test]
+    fn a_first_start_needs_the_word_of_all_others_and_of_this_start() {
+        let mut core = fresh();
+        tell(&mut core, 2, welcome(0, 0, Ballot::ZERO, None));
+        let of_before =
+            Message::Welcome { epoch: 0, nonce: 9, known: 0, promised: Ballot::ZERO, slot: 0, leading: None };
+        tell(&mut core, 3, of_before);
+        assert!(!core.votes() && core.is_asking());
+        tell(&mut core, 3, welcome(0, 0, Ballot::ZERO, None));
+        assert!(core.votes());
+    }
+
+    #[test]
+    fn a_lost_disk_means_no_vote_before_all_is_applied_that_a_new_enough_leader_had_proposed() {
+        let mut core = fresh();
+        tell(&mut core, 2, Message::Hello { epoch: 1, nonce: 5 });
+        tell(&mut core, 2, welcome(0, 4, ballot(3, 2), None));
+        tell(&mut core, 3, welcome(0, 0, ballot(7, 3), None));
+        assert_eq!((core.votes(), core.epoch), (false, 5), "node 2 knows incarnation 4");
+        let prepare = Message::Prepare { ballot: ballot(9, 2), scope: Scope::From(1) };
+        assert!(tell(&mut core, 2, prepare.clone()).is_empty(), "no promise");
+        tell(&mut core, 2, welcome(5, 4, ballot(3, 2), Some((ballot(6, 2), 1))));
+        assert!(!core.votes(), "a leader below what node 3 has promised proves nothing");
+        tell(&mut core, 2, welcome(5, 4, ballot(8, 2), Some((ballot(8, 2), 3))));
+        assert!(!core.votes(), "slots 1 and 2 are still unknown");
+        let entry = |n| Arc::new(Entry { id: EntryId { node: 2, epoch: 1, n }, command: None });
+        tell(&mut core, 2, Message::Chosen { entries: vec![(1, entry(1))], commit: 1 });
+        tell(&mut core, 2, welcome(5, 4, ballot(8, 2), Some((ballot(8, 2), 4))));
+        assert!(!core.votes());
+        tell(&mut core, 2, Message::Chosen { entries: vec![(2, entry(2))], commit: 2 });
+        tell(&mut core, 2, welcome(5, 4, ballot(8, 2), Some((ballot(8, 2), 4))));
+        assert!(core.votes(), "the least that one of them had proposed is applied");
+        assert_eq!(core.acceptor().promised(3), ballot(8, 2));
+    }
+}

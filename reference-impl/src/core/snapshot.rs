@@ -317,3 +317,34 @@ impl Core {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::{Config, Durable, Entry, Input, Protocol, Vote};
+
+    /// Killed between "the received snapshot is on the disk" and "the log is replaced", a node finds votes of its own in slots
+    /// of the snapshot. They may have lost, and a later commit hint would make them pass for what was chosen.
+    #[test]
+    fn a_log_that_a_received_snapshot_has_overtaken_is_replaced_before_anything_is_added_to_it() {
+        let ballot = Ballot { round: 1, node: 2 };
+        let vote = |slot| {
+            let entry = Arc::new(Entry { id: EntryId { node: 2, epoch: 1, n: slot }, command: None });
+            Record::Accepted(Vote { slot, ballot, entry })
+        };
+        let records = (1..=9).map(vote).chain([Record::Commit { slot: 5 }]);
+        let mut durable: Durable = records.collect();
+        let machine = Machine::default();
+        durable.snapshot = Some(Arc::new(Snapshot { slot: 8, hash: 7, promised: Ballot::ZERO, machine }));
+        let config = Config::new(1, 1..=3, Protocol::MultiPaxos);
+        durable.begin_incarnation(config.timing.lease);
+        let mut core = Core::new(config, durable, Mono(0));
+        assert_eq!((core.learner().applied(), core.learner().floor()), (8, 8), "nothing proves slots 6 to 8");
+        let effects = core.step(Mono(0), Input::Tick);
+        let first = effects.iter().find(|e| matches!(e, Effect::Persist { .. } | Effect::Truncate { .. }));
+        let Some(Effect::Truncate { records, .. }) = first else { panic!("{effects:?}") };
+        assert!(records.contains(&Record::Truncated { slot: 8 }), "{records:?}");
+        let votes = records.iter().filter(|record| matches!(record, Record::Accepted(_))).count();
+        assert_eq!(votes, 1, "that for slot 9");
+    }
+}
