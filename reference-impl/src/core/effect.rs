@@ -89,7 +89,8 @@ pub enum Note {
 #[allow(missing_docs)]
 pub struct Status {
     pub node: NodeId,
-    /// `leader`, `candidate`, `follower` or `proposer`.
+    /// `leader`, `candidate`, `follower` or `proposer`; without a vote `joining` (its directory was empty, and not all others
+    /// have answered yet) or `learner`.
     pub role: &'static str,
     pub promised: Ballot,
     pub leading: Option<Ballot>,
