@@ -15,7 +15,7 @@ use checkers::{
     transactions::{Datatype, KeyAssumptions, Options, TransactionChecker, list_append, rw_register},
 };
 use proptest::prelude::*;
-use simulator::{Isolation, Simulator, history, load};
+use simulator::{Isolation, Simulator, all_in_components, history, load, plant_write_skews, planted_pairs};
 
 fn checker(datatype: Datatype, model: &str, keys: KeyAssumptions) -> TransactionChecker {
     let options = Options { consistency_model: model.parse().unwrap(), keys };
@@ -144,5 +144,25 @@ fn a_history_gives_what_its_transactions_give() {
         assert_eq!(from_history.stats["anomaly_counts"], direct.stats["anomaly_counts"]);
         assert_eq!(from_history.validity, direct.validity);
         assert_eq!(from_history, checker.check(&history(datatype, &recorded), &Budget::unlimited()));
+    }
+}
+
+#[test]
+fn each_planted_write_skew_is_in_a_component_with_a_cycle() {
+    for isolation in [Isolation::StrictSerializable, Isolation::Snapshot] {
+        let mut recorded = Simulator { isolation, transactions: 5_000, ..Simulator::default() }.run();
+        plant_write_skews(&mut recorded, 150);
+        let pairs = planted_pairs(&recorded);
+        assert_eq!(pairs.len(), 150);
+        let txns = load(Datatype::ListAppend, &recorded);
+        let verdict =
+            checker(Datatype::ListAppend, "serializable", LINEARIZABLE).judge(&txns, &Budget::unlimited());
+        assert_eq!(verdict.validity, Validity::Invalid);
+        let (inside, components, with_cycle) = all_in_components(&verdict, &pairs);
+        assert_eq!((inside, with_cycle), (150, components));
+        assert!(verdict.stats["anomaly_counts"]["G2-item"].as_u64() >= Some(150), "{:?}", verdict.stats);
+        assert_eq!(verdict.anomalies.len(), 100, "the first hundred are explained");
+        let weaker = checker(Datatype::ListAppend, "snapshot-isolation", LINEARIZABLE);
+        assert_eq!(weaker.judge(&txns, &Budget::unlimited()).validity, Validity::Valid, "{isolation:?}");
     }
 }

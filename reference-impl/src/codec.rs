@@ -14,6 +14,8 @@ pub use snapshot::{piece_from, piece_to};
 use std::sync::Arc;
 use std::time::Duration;
 
+use prost::bytes::Bytes;
+
 use crate::core::{
     Ballot, Command, Entry, EntryId, Failure, Message, Op, Output, Path, ReadMode, Reply, Scope, Served,
     Slot, Vote,
@@ -116,11 +118,25 @@ pub fn command_from(command: v1::Command) -> Option<Command> {
     Some(Command { client: command.client_id, seq: command.seq, op })
 }
 
+/// The same command with memory of its own. What was decoded from the network shares the buffer that it was read into, and
+/// would keep all of it for as long as the log keeps the value.
+pub fn detached(mut command: Command) -> Command {
+    let own = |bytes: &mut Bytes| *bytes = Bytes::copy_from_slice(bytes);
+    match &mut command.op {
+        Op::Get { .. } | Op::Delete { .. } => {}
+        Op::Put { value, .. } | Op::Append { value, .. } => own(value),
+        Op::Cas { expected, new, .. } => expected.iter_mut().chain([new]).for_each(own),
+    }
+    command
+}
+
 fn mode_to(mode: ReadMode) -> v1::ReadMode {
     match mode {
         ReadMode::Lease => v1::ReadMode::Lease,
         ReadMode::Log => v1::ReadMode::Log,
         ReadMode::Stale => v1::ReadMode::Stale,
+        ReadMode::ReadIndex => v1::ReadMode::ReadIndex,
+        ReadMode::Quorum => v1::ReadMode::Quorum,
     }
 }
 
@@ -129,6 +145,8 @@ fn mode_from(mode: v1::ReadMode) -> ReadMode {
         v1::ReadMode::Lease => ReadMode::Lease,
         v1::ReadMode::Log => ReadMode::Log,
         v1::ReadMode::Stale => ReadMode::Stale,
+        v1::ReadMode::ReadIndex => ReadMode::ReadIndex,
+        v1::ReadMode::Quorum => ReadMode::Quorum,
     }
 }
 
@@ -261,6 +279,9 @@ pub fn message_to(message: Message) -> v1::PeerMessage {
         Message::Snapshot { slot, hash, at, next, piece } => {
             Body::Snapshot(snapshot::message_to(slot, hash, at, next, piece))
         }
+        Message::ReadQuery { id } => Body::ReadQuery(v1::ReadQuery { id: Some(id_to(id)) }),
+        Message::ReadAnswer { id, last } => Body::ReadAnswer(v1::ReadAnswer { id: Some(id_to(id)), last }),
+        Message::Release { ballot, to } => Body::Release(v1::Release { ballot: Some(ballot_to(ballot)), to }),
         Message::Chosen { entries, commit } => {
             let entries = entries.iter().map(|(slot, entry)| slot_entry_to(*slot, entry)).collect();
             Body::Chosen(v1::Chosen { entries, commit })
@@ -322,6 +343,9 @@ pub fn message_from(message: v1::PeerMessage) -> Option<Message> {
         Body::Fetch(m) => Message::Fetch { from: m.from },
         Body::FetchSnapshot(m) => Message::FetchSnapshot { slot: m.slot, at: snapshot::cursor_from(m.at) },
         Body::Snapshot(m) => snapshot::message_from(m)?,
+        Body::ReadQuery(m) => Message::ReadQuery { id: id_from(m.id)? },
+        Body::ReadAnswer(m) => Message::ReadAnswer { id: id_from(m.id)?, last: m.last },
+        Body::Release(m) => Message::Release { ballot: ballot_from(m.ballot), to: m.to },
         Body::Chosen(m) => Message::Chosen {
             entries: m.entries.into_iter().map(slot_entry_from).collect::<Option<Vec<_>>>()?,
             commit: m.commit,
@@ -401,6 +425,9 @@ mod tests {
                 piece: Piece::default(),
             },
             Message::Snapshot { slot: 4, hash: 5, at, next: None, piece },
+            Message::ReadQuery { id },
+            Message::ReadAnswer { id, last: 9 },
+            Message::Release { ballot, to: 2 },
             Message::Chosen { entries: vec![(3, entry), (4, no_op)], commit: 4 },
             Message::Forward { id, command, ttl: ns },
             Message::ForwardReply { id, reply: reply(Ok(Output::Cas { swapped: false, found: None })) },

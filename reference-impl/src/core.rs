@@ -33,15 +33,18 @@ mod command;
 mod config;
 mod effect;
 mod election;
+mod identity;
 mod joining;
 mod leader;
 mod learner;
 mod lease;
 mod machine;
 mod message;
+mod reads;
 mod record;
 mod session;
 mod snapshot;
+mod wakeup;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -53,7 +56,7 @@ use rand_chacha::rand_core::SeedableRng;
 pub use acceptor::{Acceptor, Refused};
 pub use ballot::{Ballot, Mono, NodeId, Slot};
 pub use command::{Command, Entry, EntryId, Failure, Op, Output, Path, ReadMode, Reply, Served};
-pub use config::{Config, Protocol, Timing};
+pub use config::{Backoff, Config, Protocol, Timing};
 pub use effect::{Call, Effect, Input, Note, Status, Token};
 pub use joining::Forgotten;
 pub use learner::{Conflict, Learner};
@@ -70,6 +73,7 @@ use clients::Clients;
 use election::Candidate;
 use joining::Joining;
 use leader::{Leader, Proposal};
+use reads::Reads;
 use snapshot::Snapshots;
 
 /// Largest key, in bytes.
@@ -78,7 +82,7 @@ pub const KEY_MAX: usize = 4 << 10;
 pub const VALUE_MAX: usize = 1 << 20;
 
 /// What a node is at the moment.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Role {
     Follower,
     Candidate(Candidate),
@@ -105,6 +109,8 @@ pub struct Core {
     proposals: BTreeMap<(Slot, Ballot), Proposal>,
     /// Bytes of their entries.
     open_bytes: usize,
+    /// None of the leader's own proposals is to be sent again before this.
+    resend_due: Mono,
     clients: Clients,
     basic: Basic,
     catch_up: CatchUp,
@@ -114,6 +120,7 @@ pub struct Core {
     truncated: Slot,
     /// The longest lease that any incarnation may have granted.
     lease_noted: Duration,
+    reads: Reads,
     next_id: u64,
     issued: Token,
     persisted: Token,
@@ -156,6 +163,7 @@ impl Core {
             elections_won: 0,
             proposals: BTreeMap::new(),
             open_bytes: 0,
+            resend_due: Mono::NEVER,
             clients: Clients::default(),
             basic: Basic::default(),
             catch_up: CatchUp::default(),
@@ -163,6 +171,7 @@ impl Core {
             joining: Joining::recover(&durable, now),
             truncated: durable.truncated,
             lease_noted: durable.lease.max(config.timing.lease),
+            reads: Reads::default(),
             next_id: 1,
             issued: 0,
             persisted: 0,
@@ -185,6 +194,14 @@ impl Core {
     /// Takes one input at `now`, the node's own clock read *after* the input was received (a lease is checked against it),
     /// and returns what is to be done, in order.
     pub fn step(&mut self, now: Mono, input: Input) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        self.step_into(now, input, &mut effects);
+        effects
+    }
+
+    /// The same with the caller's own memory: `effects`, which must be empty, becomes what is to be done.
+    pub fn step_into(&mut self, now: Mono, input: Input, effects: &mut Vec<Effect>) {
+        std::mem::swap(&mut self.effects, effects);
         self.truncate_if_behind(now);
         match input {
             Input::Message { from, message } => {
@@ -197,6 +214,7 @@ impl Core {
             }
             Input::Tick => self.on_tick(now),
             Input::SnapshotSaved(slot) => self.on_snapshot_saved(slot, now),
+            Input::HandOver => self.hand_over(now),
             Input::Persisted(token) => {
                 self.persisted = self.persisted.max(token);
                 let later = self.loopback.split_off(&(token + 1));
@@ -210,7 +228,7 @@ impl Core {
         if !self.unwritten.is_empty() {
             self.persist(Vec::new(), now);
         }
-        std::mem::take(&mut self.effects)
+        std::mem::swap(&mut self.effects, effects);
     }
 
     /// Handles what the node has told itself, until it is quiet.
@@ -253,6 +271,10 @@ impl Core {
                 self.on_welcome(from, epoch, nonce, known, promised, slot, leading, now);
             }
             Message::Chosen { entries, commit } => self.on_chosen(from, entries, commit, now),
+            Message::ReadQuery { id } => self.on_read_query(from, id),
+            Message::ReadAnswer { id, last } => self.on_read_answer(from, id, last, now),
+            Message::Release { ballot, to } if ballot.node == from => self.on_release(ballot, to, now),
+            Message::Release { .. } => {}
             Message::Forward { id, command, ttl } => self.on_forward(from, id, command, ttl, now),
             Message::ForwardReply { id, reply } => self.on_forward_reply(id, *reply, now),
         }
@@ -273,15 +295,11 @@ impl Core {
         self.catch_up_tick(now);
         self.snapshots_tick(now);
         self.clients_tick(now);
+        self.reads_tick(now);
         if self.learner.applied() > self.commit_noted && now.since(self.commit_noted_at) >= COMMIT_HINT_EVERY
         {
             self.persist(Vec::new(), now);
         }
-    }
-
-    /// When the core wants a tick even if nothing happens; `None` if an ordinary tick is enough.
-    pub fn wakeup(&self) -> Option<Mono> {
-        self.basic.wakeup()
     }
 
     // --- the acceptor's messages ------------------------------------------------------------------------------------
@@ -444,6 +462,7 @@ impl Core {
             last_slot: self.acceptor.last_slot().max(self.learner.last_chosen()),
             lease_until,
             elections_won: self.elections_won,
+            preempted: self.basic.preempted(),
             applied_hash: self.learner.hash(),
         }
     }

@@ -22,7 +22,7 @@ use crate::core::{
     Call, Command, Core, Effect, Failure, Input, Message, NodeId, Note, Reply, Served, Status, Token,
 };
 use crate::transport::Outbox;
-use crate::wal::{Done, Writer};
+use crate::wal::{Done, LogWrite, Writer};
 
 /// Something from outside.
 #[derive(Debug)]
@@ -32,6 +32,8 @@ pub enum Event {
     Peer { from: NodeId, messages: Vec<Message> },
     /// A client's call.
     Client { command: Command, deadline: Option<Duration>, no_forward: bool, reply: oneshot::Sender<Reply> },
+    /// The node is about to stop: hand leadership over, and say whether there was anything to hand over.
+    HandOver(oneshot::Sender<bool>),
 }
 
 /// Where events go.
@@ -55,8 +57,9 @@ pub struct Driver {
     calls: BTreeMap<Call, oneshot::Sender<Reply>>,
     next_call: Call,
     held: BTreeMap<Token, Vec<(NodeId, Message)>>,
-    /// Written without a sync: reported to the core as soon as the effects at hand are carried out.
-    written: Option<Token>,
+    /// To be written, and to be sent: handed over together after each batch of inputs.
+    writes: Vec<LogWrite>,
+    sends: BTreeMap<NodeId, Vec<Message>>,
     status: Arc<Mutex<Status>>,
 }
 
@@ -72,7 +75,8 @@ impl Driver {
             calls: BTreeMap::new(),
             next_call: 1,
             held: BTreeMap::new(),
-            written: None,
+            writes: Vec::new(),
+            sends: BTreeMap::new(),
             status,
         }
     }
@@ -114,6 +118,7 @@ impl Driver {
                 next_tick = tokio::time::Instant::now() + TICK;
                 self.step(Input::Tick);
             }
+            self.flush();
             *self.status.lock().unwrap_or_else(PoisonError::into_inner) = self.core.status();
         }
     }
@@ -137,6 +142,13 @@ impl Driver {
                 self.calls.insert(call, reply);
                 self.step(Input::Client { call, command, deadline, no_forward });
             }
+            Event::HandOver(done) => {
+                let led = self.core.status().leading;
+                self.step(Input::HandOver);
+                self.flush();
+                // Whoever asked may have gone.
+                let _ = done.send(led.is_some() && self.core.status().leading != led);
+            }
         }
     }
 
@@ -157,27 +169,15 @@ impl Driver {
     }
 
     fn step(&mut self, input: Input) {
-        let effects = self.core.step(self.clock.now(), input);
-        for effect in effects {
+        for effect in self.core.step(self.clock.now(), input) {
             self.carry_out(effect);
-        }
-        if let Some(token) = self.written.take() {
-            self.on_synced(token);
         }
     }
 
     fn carry_out(&mut self, effect: Effect) {
         match effect {
-            Effect::Persist { token, records } => {
-                if self.writer.write(token, records) {
-                    self.written = Some(token);
-                }
-            }
-            Effect::Truncate { token, records } => {
-                if self.writer.replace(token, records) {
-                    self.written = Some(token);
-                }
-            }
+            Effect::Persist { token, records } => self.writes.push(LogWrite::append(token, records)),
+            Effect::Truncate { token, records } => self.writes.push(LogWrite::replace(token, records)),
             Effect::Incarnation(epoch) => self.peers.values().for_each(|peer| peer.speaks_as(epoch)),
             Effect::Snapshot(snapshot) => self.writer.save(snapshot),
             Effect::Send { to, message, after: None } => self.send(to, message),
@@ -194,9 +194,25 @@ impl Driver {
         }
     }
 
-    fn send(&self, to: NodeId, message: Message) {
-        if let Some(peer) = self.peers.get(&to) {
-            peer.push(message);
+    fn send(&mut self, to: NodeId, message: Message) {
+        self.sends.entry(to).or_default().push(message);
+    }
+
+    /// Hands over what has gathered: one wake-up for each peer and one for the log, however many commands there were.
+    /// Messages first: they travel while the log is synced.
+    fn flush(&mut self) {
+        loop {
+            for (to, messages) in &mut self.sends {
+                if let Some(peer) = self.peers.get(to) {
+                    peer.push(messages.drain(..));
+                }
+            }
+            let Some(newest) = self.writes.last().map(|write| write.token) else { return };
+            if !self.writer.write(std::mem::take(&mut self.writes)) {
+                return;
+            }
+            // Written without a sync: nothing else will report it, and what it lets go is to be sent as well.
+            self.on_synced(newest);
         }
     }
 }

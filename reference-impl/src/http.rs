@@ -79,11 +79,13 @@ enum JsonOp {
 }
 
 #[derive(Clone, Copy, Default, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[serde(rename_all = "kebab-case")]
 enum JsonMode {
     #[default]
     Lease,
     Log,
+    ReadIndex,
+    Quorum,
     Stale,
 }
 
@@ -93,6 +95,8 @@ impl JsonMode {
             JsonMode::Lease => ReadMode::Lease,
             JsonMode::Log => ReadMode::Log,
             JsonMode::Stale => ReadMode::Stale,
+            JsonMode::ReadIndex => ReadMode::ReadIndex,
+            JsonMode::Quorum => ReadMode::Quorum,
         }
     }
 }
@@ -139,7 +143,7 @@ async fn status(State(node): State<Handle>) -> Json<Value> {
         "node": s.node, "role": s.role, "promised": ballot(s.promised), "leading": ballot(s.leading),
         "leader": s.leader, "commit_index": s.commit_index, "applied_index": s.applied_index,
         "last_slot": s.last_slot, "lease_left_ms": s.lease_left_ms, "protocol": s.protocol, "fsync": s.fsync,
-        "elections_won": s.elections_won, "bugs": s.bugs, "applied_hash": format!("{:016x}", s.applied_hash),
+        "elections_won": s.elections_won, "preempted": s.preempted, "bugs": s.bugs, "applied_hash": format!("{:016x}", s.applied_hash),
     }))
 }
 

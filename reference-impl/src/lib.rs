@@ -5,7 +5,7 @@
 //!                               │ Event
 //!                            driver ── step(now, Input) → Effects ──→ core      (pure: no sockets, clock, threads, randomness)
 //!                               │ ├──→ wal         records, synced before anything that relies on them is said
-//!                               │ └──→ transport   one stream for each directed pair of nodes
+//!                               │ └──→ transport   one stream for each pair of nodes
 //! ```
 //!
 //! Three nodes on one machine, and a client:

@@ -25,7 +25,7 @@ use tonic::transport::server::TcpIncoming;
 
 use crate::bugs::{self, Hooks};
 use crate::clock::Clock;
-use crate::core::{Config, Core, Durable, NodeId, Protocol};
+use crate::core::{Backoff, Config, Core, Durable, NodeId, Protocol};
 use crate::driver::{Driver, EVENTS_MAX};
 use crate::http;
 use crate::proto::v1::kv_server::KvServer;
@@ -91,9 +91,16 @@ pub struct NodeArgs {
     /// that has lost its disk would break promises.
     #[arg(long)]
     pub bootstrap: bool,
+    /// What a Basic Paxos proposer does after a lost round.
+    #[arg(long, value_enum, default_value_t)]
+    pub backoff: Backoff,
     /// Seed of the random waits.
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub seed: u64,
+    /// Threads that serve connections and the core; the log has one of its own. With one, replies and messages of one moment
+    /// leave together, and nothing waits for another thread to wake up.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = threads)]
+    pub threads: usize,
     /// Exit as soon as standard input ends: the parent is gone.
     #[arg(long)]
     pub watch_stdin: bool,
@@ -106,6 +113,13 @@ fn parse_peer(text: &str) -> Result<(NodeId, String), String> {
         return Err("the address is empty".to_owned());
     }
     Ok((id, address.to_owned()))
+}
+
+fn threads(text: &str) -> Result<usize, String> {
+    text.parse()
+        .ok()
+        .filter(|n| (1..=1024).contains(n))
+        .ok_or_else(|| "expected a number from 1 to 1024".to_owned())
 }
 
 fn parse_range(text: &str) -> Result<(u64, u64), String> {
@@ -229,6 +243,7 @@ impl NodeArgs {
         config.timing.heartbeat = Duration::from_millis(self.heartbeat_ms);
         config.timing.lease = Duration::from_millis(self.lease_ms);
         let (min, max) = self.election_ms;
+        config.timing.backoff_by = self.backoff;
         config.timing.election = (Duration::from_millis(min), Duration::from_millis(max));
         config.seed = self.seed;
         config.nonce = std::hash::RandomState::new().build_hasher().finish();
@@ -298,25 +313,32 @@ impl Node {
         let sender = Sender { cluster_id: cluster_id.clone(), node: args.id, epoch };
         let mut tasks = JoinSet::new();
         let mut outboxes = BTreeMap::new();
-        for (peer, address) in &args.peers {
-            let outbox = Outbox::new(sender.clone());
-            outboxes.insert(*peer, outbox.clone());
-            let link = transport::keep_connected(*peer, address.clone(), outbox);
+        for (peer, _) in &args.peers {
+            outboxes.insert(*peer, Outbox::new(sender.clone()));
+        }
+        let (events, inputs) = mpsc::channel(EVENTS_MAX);
+        let inbound = Inbound::new(cluster_id, events.clone(), outboxes.clone());
+        for (peer, address) in args.peers.iter().filter(|(peer, _)| *peer < args.id) {
+            let link = transport::keep_connected(*peer, address.clone(), inbound.clone());
             tasks.spawn(async move {
                 link.await;
                 NodeError::Served("a peer", "its link ended".to_owned())
             });
         }
-        let (events, inputs) = mpsc::channel(EVENTS_MAX);
+        let links = outboxes.values().cloned().collect::<Vec<_>>().into_iter();
         let driver = Driver::new(core, clock, writer, outboxes);
-        let handle = Handle::new(events.clone(), driver.status(), clock, config, args.fsync);
+        let handle = Handle::new(events, driver.status(), clock, config, args.fsync, links);
         tasks.spawn(async move {
             driver.run(inputs, reports).await;
             NodeError::Served("the core", "its inputs ended".to_owned())
         });
-        let inbound = Inbound::new(cluster_id, events);
         let peers = PeerServer::new(inbound).max_decoding_message_size(transport::DECODE_MAX);
-        serve_grpc(&mut tasks, "peers", listeners.peer, move |mut server| server.add_service(peers));
+        serve_grpc(&mut tasks, "peers", listeners.peer, move |server| {
+            let (every, patience) = transport::KEEP_ALIVE;
+            let mut server =
+                server.http2_keepalive_interval(Some(every)).http2_keepalive_timeout(Some(patience));
+            server.add_service(peers)
+        });
         let kv = KvServer::new(handle.clone());
         serve_grpc(&mut tasks, "clients", listeners.client, move |mut server| server.add_service(kv));
         if let Some(listener) = listeners.http {
@@ -387,8 +409,12 @@ pub fn run(args: NodeArgs) -> Result<(), NodeError> {
             std::process::exit(0);
         });
     }
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
+    let mut runtime = match args.threads {
+        1 => tokio::runtime::Builder::new_current_thread(),
+        _ => tokio::runtime::Builder::new_multi_thread(),
+    };
+    let runtime = runtime
+        .worker_threads(args.threads)
         .enable_all()
         .build()
         .map_err(|source| NodeError::System { doing: "start the runtime", source })?;
@@ -400,10 +426,12 @@ pub fn run(args: NodeArgs) -> Result<(), NodeError> {
         let mut terminate =
             tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()).map_err(system)?;
         tokio::select! {
-            error = node.failed() => Err(error),
-            _ = terminate.recv() => Ok(()),
-            interrupted = tokio::signal::ctrl_c() => interrupted.map_err(system),
+            error = node.failed() => return Err(error),
+            _ = terminate.recv() => {}
+            interrupted = tokio::signal::ctrl_c() => interrupted.map_err(system)?,
         }
+        node.handle().hand_over().await;
+        Ok(())
     })
 }
 

@@ -7,6 +7,7 @@
 //! A gRPC error status means a malformed request and nothing else; everything that happens to a command is said in its
 //! `Reply`. Deliberately no TLS and no authentication: this is a cluster for trials, to be kept on a private network.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -19,7 +20,13 @@ use crate::core::{Command, Config, Failure, Reply, Served};
 use crate::driver::{Event, Events};
 use crate::proto::v1;
 use crate::proto::v1::kv_server::Kv;
+use crate::transport::Outbox;
 use crate::wal::Fsync;
+
+/// How long a node that hands leadership over stays, so that its last words leave.
+const FAREWELL: Duration = Duration::from_millis(50);
+/// A node that is too busy to hand over after this long stops anyway.
+const HAND_OVER_PATIENCE: Duration = Duration::from_millis(500);
 
 /// A way to use a running node. Cheap to clone.
 #[derive(Clone)]
@@ -29,6 +36,7 @@ pub struct Handle {
     clock: Clock,
     config: Arc<Config>,
     fsync: Fsync,
+    links: Arc<[Arc<Outbox>]>,
 }
 
 impl Handle {
@@ -38,8 +46,9 @@ impl Handle {
         clock: Clock,
         config: Config,
         fsync: Fsync,
+        links: impl Iterator<Item = Arc<Outbox>>,
     ) -> Self {
-        Handle { events, status, clock, config: Arc::new(config), fsync }
+        Handle { events, status, clock, config: Arc::new(config), fsync, links: links.collect() }
     }
 
     /// Runs one command. `deadline` is how long the node may keep trying (`None`: its default).
@@ -52,10 +61,25 @@ impl Handle {
         answer.await.unwrap_or_else(|_| failed(Failure::Unknown("the node is stopping")))
     }
 
+    /// Hands leadership over, if this node has it and another one can take it. Returns when that was said.
+    pub async fn hand_over(&self) {
+        let (done, answer) = oneshot::channel();
+        let asked = async {
+            self.events.send(Event::HandOver(done)).await.ok()?;
+            answer.await.ok()
+        };
+        if let Ok(Some(true)) = tokio::time::timeout(HAND_OVER_PATIENCE, asked).await {
+            // It is queued for the links by now. If it does not leave in time, the others wait for the end of the lease.
+            tokio::time::sleep(FAREWELL).await;
+        }
+    }
+
     /// What the node believes at this moment.
     pub fn status(&self) -> v1::StatusReply {
         let status = self.status.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let now = self.clock.now();
+        let mut sent = BTreeMap::new();
+        self.links.iter().for_each(|link| link.count_sent(&mut sent));
         v1::StatusReply {
             node: status.node,
             role: status.role.to_owned(),
@@ -69,8 +93,10 @@ impl Handle {
             protocol: self.config.protocol.name().to_owned(),
             fsync: self.fsync.name().to_owned(),
             elections_won: status.elections_won,
+            preempted: status.preempted,
             bugs: self.config.hooks.names().into_iter().map(str::to_owned).collect(),
             applied_hash: status.applied_hash,
+            sent: sent.into_iter().map(|(kind, count)| v1::Sent { kind: kind.to_owned(), count }).collect(),
         }
     }
 }
@@ -84,6 +110,7 @@ impl Kv for Handle {
         let command = codec::command_from(wire).ok_or_else(|| {
             Status::invalid_argument("the command names no operation, or an unknown read mode")
         })?;
+        let command = codec::detached(command);
         let reply = Handle::execute(self, command, deadline, no_forward).await;
         Ok(Response::new(codec::reply_to(reply)))
     }

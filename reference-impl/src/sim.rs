@@ -1,159 +1,31 @@
-//! A seeded simulator: the core of every node, a virtual clock, and everything that goes wrong in between.
+//! A seeded simulator: the core of every node, virtual clocks, disks, and the network between them.
 //!
 //! ```text
-//! seed ─→ [ nodes + disks ] ⇄ [ links: delay, loss, duplication, partitions that drop or hold ] ⇄ [ clients ]
-//!               ↑ crashes lose what was not synced; pauses; clocks that run at different rates
-//!               └─ after every step: one value per slot, equal prefixes, promises kept; for clients: linearizable lists
+//!               ┌──────────────── World ─────────────────┐
+//! call ───────→ │ clients ⇄ links ⇄ [ node + disk ] × n  │ ─→ next(): an answer, a crash, a timer of one's own, a broken invariant
+//! crash, pause  │    delay, loss, copies, cuts, one way  │
+//! set_link, …   │    clocks of one's own; torn writes    │
+//!               └────────────────────────────────────────┘
 //! ```
 //!
-//! One run is a pure function of its [`Setup`]: a violation found once is found again with the same seed. It drives the same
+//! Whoever uses a [`World`] is outside of it: asks nodes as clients do, breaks what it likes, and is told what comes of it, in
+//! the order of virtual time. A run is a pure function of the [`Cluster`]'s seed and of what the user does. It drives the same
 //! core that the server drives, and obeys the same rule ("send after the token is on disk"), but it is deliberately no model
 //! of the server around it: transport, log files and threads are tested elsewhere.
+//!
+//! [`attack`] is such a user: random clients and faults, and a judge for lists.
 
-mod clients;
-mod disk;
-mod faults;
+pub mod attack;
+mod clock;
+mod happening;
+mod link;
+mod node;
 mod oracle;
+mod queue;
 mod world;
 
-pub use oracle::Violation;
-
-use std::time::Duration;
-
-use crate::bugs::Hooks;
-use crate::core::Protocol;
-
-/// What goes wrong, and how often.
-#[derive(Clone, Debug)]
-pub struct Faults {
-    /// Share of messages that are lost.
-    pub loss: f64,
-    /// Share of messages that arrive twice. (Never a forwarded command: the transport sends those once.)
-    pub duplication: f64,
-    /// Longest delay of a link; each message draws its own, so that they overtake each other.
-    pub delay: Duration,
-    /// Mean time between two faults of the kinds below; zero means none.
-    pub every: Duration,
-    /// Whether nodes are killed, and everything unsynced is lost.
-    pub crashes: bool,
-    /// Whether nodes are paused for a while.
-    pub pauses: bool,
-    /// Whether the network is partitioned: at random, or with the leader on the smaller side.
-    pub partitions: bool,
-    /// Whether nodes lose their disks, one at a time.
-    pub wipes: bool,
-    /// Largest error of the rate of a clock, in parts per million.
-    pub drift_ppm: u32,
-}
-
-impl Default for Faults {
-    fn default() -> Self {
-        Faults {
-            loss: 0.02,
-            duplication: 0.02,
-            delay: Duration::from_millis(4),
-            every: Duration::from_millis(350),
-            crashes: true,
-            pauses: true,
-            partitions: true,
-            wipes: true,
-            drift_ppm: 9_000,
-        }
-    }
-}
-
-/// One run.
-#[derive(Clone, Debug)]
-pub struct Setup {
-    /// Decides everything that is random.
-    pub seed: u64,
-    /// Size of the cluster.
-    pub nodes: u32,
-    /// How it decides.
-    pub protocol: Protocol,
-    /// Virtual time under load and faults; then everything is healed and must converge.
-    pub load: Duration,
-    /// Concurrent clients.
-    pub clients: u32,
-    /// What goes wrong.
-    pub faults: Faults,
-    /// After how many applied entries a node takes a snapshot. Few, so that a run has many of them.
-    pub snapshot_every: u64,
-    /// How many slots stay in its log then.
-    pub keep: u64,
-    /// Bugs planted in every node.
-    pub hooks: Hooks,
-    /// Whether the nodes' own invariants are checked too, or only what clients see.
-    pub look_inside: bool,
-}
-
-impl Setup {
-    /// A run of a correct cluster under all faults.
-    pub fn new(seed: u64, nodes: u32, protocol: Protocol) -> Self {
-        Setup {
-            seed,
-            nodes,
-            protocol,
-            load: Duration::from_secs(4),
-            clients: 6,
-            faults: Faults::default(),
-            snapshot_every: 20,
-            keep: seed % 3 * 5,
-            hooks: Hooks::default(),
-            look_inside: true,
-        }
-    }
-}
-
-/// What happened in a run that found nothing: proof that it was not vacuous.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-#[allow(missing_docs)]
-pub struct Report {
-    pub slots: u64,
-    pub elections: u64,
-    pub crashes: u64,
-    pub pauses: u64,
-    pub partitions: u64,
-    pub ok: u64,
-    pub unknown: u64,
-    pub refused: u64,
-    pub lease_reads: u64,
-    pub forwarded: u64,
-    pub retries: u64,
-    pub snapshots: u64,
-    /// Snapshots that were received from another node and put in place.
-    pub installed: u64,
-    pub wiped: u64,
-    /// Nodes that got their vote back after they had lost their disk.
-    pub rejoined: u64,
-    pub steps: u64,
-}
-
-impl std::ops::AddAssign for Report {
-    fn add_assign(&mut self, other: Report) {
-        self.slots += other.slots;
-        self.elections += other.elections;
-        self.crashes += other.crashes;
-        self.pauses += other.pauses;
-        self.partitions += other.partitions;
-        self.ok += other.ok;
-        self.unknown += other.unknown;
-        self.refused += other.refused;
-        self.lease_reads += other.lease_reads;
-        self.forwarded += other.forwarded;
-        self.retries += other.retries;
-        self.snapshots += other.snapshots;
-        self.installed += other.installed;
-        self.wiped += other.wiped;
-        self.rejoined += other.rejoined;
-        self.steps += other.steps;
-    }
-}
-
-/// Runs a cluster.
-///
-/// # Errors
-/// The first [`Violation`] of an invariant, of linearizability as clients see it, or of progress after everything was healed.
-pub fn run(setup: &Setup) -> Result<Report, Violation> {
-    world::World::new(setup).run()
-}
+pub use attack::{Faults, Report, Setup, Violation, run};
+pub use link::{CLIENTS, Cut, Link, Passed};
+pub use node::{Loss, Lost};
+pub use oracle::{Broken, Invariant};
+pub use world::{Answer, Cluster, Happened, Stored, World};

@@ -1,14 +1,15 @@
-//! Messages between nodes: one long-lived stream for each directed pair.
+//! Messages between nodes: one long-lived stream for each pair, both ways.
 //!
 //! ```text
-//! node A ── Outbox(B): bounded queue ── stream A→B (tonic, HTTP/2) ──→ node B
-//! node A ←───────────── stream B→A ──── Outbox(A): bounded queue ───── node B
+//! node A ── Outbox(B): bounded queue ──┐  one gRPC stream    ┌── Outbox(A): bounded queue ── node B
+//!   events ←───────────────────────────┴─ (the larger dials) ─┴───────────────────────────→ events
 //! ```
 //!
 //! Whatever is queued when the connection can take something goes out as one batch; nothing waits for company. A full queue
-//! drops its oldest message, a broken stream loses what it carried: Paxos sends again what matters. A link that was held for
-//! a while goes on where it stopped; one that broke is opened again, for ever. Deliberately no delivery guarantee, and no
-//! second sending of anything: a message arrives once or not at all.
+//! drops its oldest message, a broken stream loses what it carried: Paxos sends again what matters. The two directions are
+//! independent: while one is held the other goes on. A link that was held for a while goes on where it stopped; one that
+//! broke is opened again, for ever. Deliberately no delivery guarantee, and no second sending of anything: a message
+//! arrives once or not at all.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::pin::Pin;
@@ -18,8 +19,6 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use prost::bytes::Bytes;
-use tokio::sync::mpsc;
-use tokio_stream::wrappers::ReceiverStream;
 use tokio_stream::{Stream, StreamExt};
 use tonic::transport::Endpoint;
 use tonic::{Request, Response, Status, Streaming};
@@ -27,9 +26,9 @@ use tonic::{Request, Response, Status, Streaming};
 use crate::codec;
 use crate::core::{Message, NodeId};
 use crate::driver::{Event, Events};
+use crate::proto::v1::PeerBatch;
 use crate::proto::v1::peer_client::PeerClient;
 use crate::proto::v1::peer_server::Peer;
-use crate::proto::v1::{PeerAck, PeerBatch};
 
 /// Messages that may wait for one peer.
 const QUEUE_MAX: usize = 8_192;
@@ -42,11 +41,9 @@ pub(crate) const WINDOW: u32 = 8 << 20;
 /// Largest batch that is read: a promise may carry a whole window of votes.
 pub(crate) const DECODE_MAX: usize = 256 << 20;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
-const BACK_OFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_millis(500));
+const BACK_OFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_millis(250));
 /// How often a silent connection is asked whether it is still there. Well above what a paused peer or a held link needs.
-const KEEP_ALIVE: (Duration, Duration) = (Duration::from_secs(20), Duration::from_secs(20));
-/// A receiver acknowledges every this many batches.
-const ACK_EVERY: u64 = 256;
+pub(crate) const KEEP_ALIVE: (Duration, Duration) = (Duration::from_secs(20), Duration::from_secs(20));
 
 /// Who speaks, on every batch.
 #[derive(Clone, Debug)]
@@ -63,6 +60,11 @@ pub struct Sender {
 struct Queue {
     messages: VecDeque<Message>,
     dropped: u64,
+    /// By kind, what went out.
+    sent: BTreeMap<&'static str, u64>,
+    /// The stream that takes messages out, by a number that grows.
+    stream: u64,
+    hello: bool,
     reader: Option<Waker>,
 }
 
@@ -85,39 +87,78 @@ impl Outbox {
         self.epoch.store(epoch, Ordering::Relaxed);
     }
 
-    /// Queues a message; never blocks. If the queue is full its oldest message is lost.
-    pub fn push(&self, message: Message) {
-        let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
-        if queue.messages.len() >= QUEUE_MAX {
-            queue.messages.pop_front();
-            queue.dropped += 1;
+    /// Queues messages; never blocks. If the queue is full its oldest ones are lost.
+    pub fn push(&self, messages: impl ExactSizeIterator<Item = Message>) {
+        if messages.len() == 0 {
+            return;
         }
-        queue.messages.push_back(message);
+        let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        for message in messages {
+            if queue.messages.len() >= QUEUE_MAX {
+                queue.messages.pop_front();
+                queue.dropped += 1;
+            }
+            queue.messages.push_back(message);
+        }
         if let Some(reader) = queue.reader.take() {
             reader.wake();
         }
     }
 
-    fn next_batch(&self, context: &Context<'_>) -> Poll<PeerBatch> {
+    /// A stream of what is queued from now on; it replaces the one before, which ends. `hello` puts an empty batch first.
+    fn attach(self: &Arc<Self>, hello: bool) -> Batches {
         let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
-        if queue.messages.is_empty() {
+        queue.stream += 1;
+        queue.hello = hello;
+        if let Some(before) = queue.reader.take() {
+            before.wake();
+        }
+        Batches { outbox: self.clone(), stream: queue.stream }
+    }
+
+    /// Ends this stream, unless another one has replaced it.
+    fn detach(&self, stream: u64) {
+        let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        if queue.stream == stream {
+            queue.stream += 1;
+            if let Some(reader) = queue.reader.take() {
+                reader.wake();
+            }
+        }
+    }
+
+    /// Adds up, by kind, what went out.
+    pub(crate) fn count_sent(&self, counts: &mut BTreeMap<&'static str, u64>) {
+        for (kind, count) in &self.queue.lock().unwrap_or_else(PoisonError::into_inner).sent {
+            *counts.entry(kind).or_default() += count;
+        }
+    }
+
+    fn next_batch(&self, stream: u64, context: &Context<'_>) -> Poll<Option<PeerBatch>> {
+        let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        if queue.stream != stream {
+            return Poll::Ready(None);
+        }
+        if queue.messages.is_empty() && !queue.hello {
             queue.reader = Some(context.waker().clone());
             return Poll::Pending;
         }
         let mut size = 0;
         let mut taken = Vec::new();
-        while taken.len() < BATCH_MAX && size < BATCH_BYTES {
+        while !queue.hello && taken.len() < BATCH_MAX && size < BATCH_BYTES {
             let Some(message) = queue.messages.pop_front() else { break };
             size += weight(&message);
+            *queue.sent.entry(message.kind()).or_default() += 1;
             taken.push(message);
         }
+        queue.hello = false;
         drop(queue);
-        Poll::Ready(PeerBatch {
+        Poll::Ready(Some(PeerBatch {
             cluster_id: self.sender.cluster_id.clone(),
             from: self.sender.node,
             epoch: self.epoch.load(Ordering::Relaxed),
             messages: taken.into_iter().map(codec::message_to).collect(),
-        })
+        }))
     }
 }
 
@@ -132,24 +173,27 @@ fn weight(message: &Message) -> usize {
     }
 }
 
-/// The outbox as the body of a request. Polled only when the connection has room.
-struct Batches(Arc<Outbox>);
+/// The outbox as one direction of a stream. Polled only when the connection has room.
+struct Batches {
+    outbox: Arc<Outbox>,
+    stream: u64,
+}
 
 impl Stream for Batches {
     type Item = PeerBatch;
 
     fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<PeerBatch>> {
-        self.0.next_batch(context).map(Some)
+        self.outbox.next_batch(self.stream, context)
     }
 }
 
-/// Keeps a stream to `peer` at `address` open, for ever.
-pub async fn keep_connected(peer: NodeId, address: String, outbox: Arc<Outbox>) {
+/// Keeps a stream to `peer` at `address` open, for ever. Only one of two nodes may do so: the one with the larger number.
+pub async fn keep_connected(peer: NodeId, address: String, inbound: Inbound) {
     let mut wait = BACK_OFF.0;
     let mut said_why = String::new();
     loop {
         let started = tokio::time::Instant::now();
-        let why = match stream(&address, outbox.clone()).await {
+        let why = match dial(peer, &address, &inbound).await {
             Ok(()) => "the peer closed the stream".to_owned(),
             Err(why) => why,
         };
@@ -165,7 +209,7 @@ pub async fn keep_connected(peer: NodeId, address: String, outbox: Arc<Outbox>) 
     }
 }
 
-async fn stream(address: &str, outbox: Arc<Outbox>) -> Result<(), String> {
+async fn dial(peer: NodeId, address: &str, inbound: &Inbound) -> Result<(), String> {
     let endpoint = Endpoint::from_shared(format!("http://{address}"))
         .map_err(|error| format!("{address:?} is not an address: {error}"))?
         .tcp_nodelay(true)
@@ -176,13 +220,15 @@ async fn stream(address: &str, outbox: Arc<Outbox>) -> Result<(), String> {
         .keep_alive_timeout(KEEP_ALIVE.1)
         .keep_alive_while_idle(true);
     let channel = endpoint.connect().await.map_err(|error| root_cause(&error))?;
-    let mut acks = PeerClient::new(channel)
-        .deliver(Batches(outbox))
+    let outbox = inbound.outboxes.get(&peer).ok_or("it is no peer")?;
+    let mut batches = PeerClient::new(channel)
+        .max_decoding_message_size(DECODE_MAX)
+        .link(outbox.attach(true))
         .await
         .map_err(|status| status.message().to_owned())?
         .into_inner();
-    while let Some(ack) = acks.next().await {
-        ack.map_err(|status| status.message().to_owned())?;
+    while let Some(batch) = batches.next().await {
+        inbound.take(batch.map_err(|status| status.message().to_owned())?).await?;
     }
     Ok(())
 }
@@ -195,17 +241,48 @@ fn root_cause(error: &dyn std::error::Error) -> String {
     cause.to_string()
 }
 
-/// The receiving end: one for a node.
+/// The receiving end: one for a node, shared by all its streams. Cheap to clone.
+#[derive(Clone)]
 pub struct Inbound {
     cluster_id: Bytes,
     events: Events,
+    outboxes: Arc<BTreeMap<NodeId, Arc<Outbox>>>,
     epochs: Arc<Mutex<BTreeMap<NodeId, u64>>>,
 }
 
 impl Inbound {
-    /// Accepts batches of this cluster and hands their messages on.
-    pub fn new(cluster_id: Bytes, events: Events) -> Self {
-        Inbound { cluster_id, events, epochs: Arc::default() }
+    /// Takes batches of this cluster and hands their messages on; whoever opens a stream is answered from its outbox.
+    pub fn new(cluster_id: Bytes, events: Events, outboxes: BTreeMap<NodeId, Arc<Outbox>>) -> Self {
+        Inbound { cluster_id, events, outboxes: Arc::new(outboxes), epochs: Arc::default() }
+    }
+
+    /// Whether a batch comes from the newest incarnation of a node of this cluster, or from one that has none yet.
+    ///
+    /// # Errors
+    /// If it comes from another cluster: that must be told to whoever made a mistake.
+    fn check(&self, batch: &PeerBatch) -> Result<bool, String> {
+        if batch.cluster_id != self.cluster_id {
+            let theirs = String::from_utf8_lossy(&batch.cluster_id);
+            let why = format!("node {} is of cluster {theirs:?}, not of this one", batch.from);
+            tracing::warn!("{why}; check --cluster-id and --peer");
+            return Err(why);
+        }
+        Ok(batch.epoch == 0 || is_current(&self.epochs, batch.from, batch.epoch))
+    }
+
+    /// Hands a batch on, waiting while the node has too much to do.
+    async fn take(&self, batch: PeerBatch) -> Result<(), String> {
+        if self.check(&batch)? && !batch.messages.is_empty() {
+            let mut messages: Vec<Message> =
+                batch.messages.into_iter().filter_map(codec::message_from).collect();
+            if batch.epoch == 0 {
+                // Without an incarnation a node can only ask for one, and answer others who do.
+                messages.retain(|m| matches!(m, Message::Hello { .. } | Message::Welcome { .. }));
+            }
+            let event = Event::Peer { from: batch.from, messages };
+            self.events.send(event).await.map_err(|_| "the node is stopping".to_owned())?;
+        }
+        Ok(())
     }
 }
 
@@ -219,47 +296,33 @@ fn is_current(epochs: &Mutex<BTreeMap<NodeId, u64>>, from: NodeId, epoch: u64) -
 
 #[async_trait::async_trait]
 impl Peer for Inbound {
-    type DeliverStream = ReceiverStream<Result<PeerAck, Status>>;
+    type LinkStream = Pin<Box<dyn Stream<Item = Result<PeerBatch, Status>> + Send>>;
 
-    async fn deliver(
+    async fn link(
         &self,
         request: Request<Streaming<PeerBatch>>,
-    ) -> Result<Response<Self::DeliverStream>, Status> {
-        let (acks, answered) = mpsc::channel(4);
+    ) -> Result<Response<Self::LinkStream>, Status> {
         let mut batches = request.into_inner();
-        let (cluster_id, events, epochs) =
-            (self.cluster_id.clone(), self.events.clone(), self.epochs.clone());
+        let hello = batches.message().await?.ok_or_else(|| Status::cancelled("it ended at once"))?;
+        if !self.check(&hello).map_err(Status::failed_precondition)? {
+            return Err(Status::failed_precondition("a newer incarnation of this node was heard"));
+        }
+        let outbox = self.outboxes.get(&hello.from).ok_or_else(|| {
+            Status::failed_precondition(format!("node {} is no --peer of this node", hello.from))
+        })?;
+        let answers = outbox.attach(false);
+        let (inbound, outbox, stream) = (self.clone(), outbox.clone(), answers.stream);
         tokio::spawn(async move {
-            let mut received = 0;
             while let Some(Ok(batch)) = batches.next().await {
-                if batch.cluster_id != cluster_id {
-                    let theirs = String::from_utf8_lossy(&batch.cluster_id).into_owned();
-                    let why = format!("node {} is of cluster {theirs:?}, not of this one", batch.from);
-                    tracing::warn!("{why}; check --cluster-id and --peer");
-                    // If nobody listens any more there is nobody to tell.
-                    drop(acks.send(Err(Status::failed_precondition(why))).await);
-                    return;
-                }
-                if batch.epoch != 0 && !is_current(&epochs, batch.from, batch.epoch) {
-                    continue;
-                }
-                let mut messages: Vec<Message> =
-                    batch.messages.into_iter().filter_map(codec::message_from).collect();
-                if batch.epoch == 0 {
-                    // Without an incarnation a node can only ask for one, and answer others who do.
-                    messages.retain(|m| matches!(m, Message::Hello { .. } | Message::Welcome { .. }));
-                }
-                if events.send(Event::Peer { from: batch.from, messages }).await.is_err() {
-                    return;
-                }
-                received += 1;
-                if received % ACK_EVERY == 0 {
-                    // A lost acknowledgement is made good by the next.
-                    drop(acks.try_send(Ok(PeerAck { received })));
+                if inbound.take(batch).await.is_err() {
+                    break;
                 }
             }
+            // However it ended, the other end dials again if it is still there; it must not believe to be connected because
+            // nobody has ended this direction.
+            outbox.detach(stream);
         });
-        Ok(Response::new(ReceiverStream::new(answered)))
+        Ok(Response::new(Box::pin(answers.map(Ok))))
     }
 }
 
@@ -274,14 +337,37 @@ mod tests {
     #[test]
     fn a_full_queue_loses_its_oldest_message_and_batches_are_bounded() {
         let outbox = outbox();
-        for slot in 0..QUEUE_MAX as u64 + 5 {
-            outbox.push(Message::Fetch { from: slot });
-        }
-        let context = Context::from_waker(Waker::noop());
-        let Poll::Ready(batch) = outbox.next_batch(&context) else { panic!("there is something to send") };
+        outbox.push((0..QUEUE_MAX + 5).map(|slot| Message::Fetch { from: slot as u64 }));
+        let mut context = Context::from_waker(Waker::noop());
+        let mut stream = outbox.attach(false);
+        let Poll::Ready(Some(batch)) = Pin::new(&mut stream).poll_next(&mut context) else {
+            panic!("there is something to send")
+        };
         assert_eq!(batch.messages.len(), BATCH_MAX);
         assert_eq!(codec::message_from(batch.messages[0].clone()), Some(Message::Fetch { from: 5 }));
         assert_eq!(outbox.queue.lock().unwrap().dropped, 5);
+    }
+
+    #[test]
+    fn a_new_stream_says_who_it_is_and_ends_the_one_before() {
+        let outbox = outbox();
+        let mut context = Context::from_waker(Waker::noop());
+        let mut next = |stream: &mut Batches| Pin::new(stream).poll_next(&mut context);
+        let mut old = outbox.attach(true);
+        let Poll::Ready(Some(hello)) = next(&mut old) else { panic!("no hello") };
+        assert_eq!((hello.from, hello.epoch, hello.messages.len()), (1, 1, 0));
+        assert!(next(&mut old).is_pending());
+        let mut new = outbox.attach(false);
+        outbox.push([Message::Fetch { from: 1 }, Message::Fetch { from: 2 }].into_iter());
+        assert_eq!(next(&mut old), Poll::Ready(None), "two streams would share the messages at random");
+        assert!(matches!(next(&mut new), Poll::Ready(Some(batch)) if batch.messages.len() == 2));
+        outbox.detach(old.stream);
+        assert!(next(&mut new).is_pending(), "that one was over");
+        outbox.detach(new.stream);
+        assert_eq!(next(&mut new), Poll::Ready(None));
+        let mut counts = BTreeMap::new();
+        outbox.count_sent(&mut counts);
+        assert_eq!(counts, [("fetch", 2)].into());
     }
 
     #[test]

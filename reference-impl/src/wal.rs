@@ -30,7 +30,7 @@ mod note;
 mod snapshot;
 mod writer;
 
-pub use writer::{Done, Writer};
+pub use writer::{Done, LogWrite, Writer};
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, SeekFrom, Write};

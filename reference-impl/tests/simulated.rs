@@ -39,8 +39,9 @@ fn multi_paxos_with_three_nodes_is_clean() {
     let total = clean(3, Protocol::MultiPaxos, 0..150);
     was_eventful(&total, 150);
     assert!(
-        total.elections > 300 && total.lease_reads > 5_000 && total.forwarded > 5_000 && total.retries > 100
+        total.elections > 300 && total.lease_reads > 3_000 && total.forwarded > 5_000 && total.retries > 100
     );
+    assert!(total.index_reads > 1_000 && total.quorum_reads > 1_000 && total.hand_overs > 100, "{total:?}");
 }
 
 #[test]
@@ -48,8 +49,9 @@ fn multi_paxos_with_five_nodes_is_clean() {
     let total = clean(5, Protocol::MultiPaxos, 1_000..1_150);
     was_eventful(&total, 150);
     assert!(
-        total.elections > 300 && total.lease_reads > 5_000 && total.forwarded > 5_000 && total.retries > 100
+        total.elections > 300 && total.lease_reads > 3_000 && total.forwarded > 5_000 && total.retries > 100
     );
+    assert!(total.index_reads > 1_000 && total.quorum_reads > 1_000 && total.hand_overs > 100, "{total:?}");
 }
 
 #[test]
@@ -75,6 +77,20 @@ fn the_same_seed_is_the_same_run() {
     assert_eq!(run(&setup), run(&setup));
     let other = Setup { seed: 8, ..setup };
     assert_ne!(run(&other), run(&Setup { seed: 7, ..other.clone() }));
+}
+
+#[test]
+fn a_tick_before_the_moment_that_a_core_asks_for_changes_nothing() {
+    for (seed, nodes) in (0..60).zip([3, 5, 4].into_iter().cycle()) {
+        for protocol in [Protocol::MultiPaxos, Protocol::BasicPaxos] {
+            let setup = Setup::new(seed, nodes, protocol);
+            let seldom = run(&setup).unwrap_or_else(|violation| panic!("{violation}"));
+            let often =
+                run(&Setup { idle_ticks: true, ..setup }).unwrap_or_else(|violation| panic!("{violation}"));
+            assert!(often.steps > seldom.steps + 100, "{often:?}");
+            assert_eq!(Report { steps: seldom.steps, ..often }, seldom);
+        }
+    }
 }
 
 /// Seeds tried until a bug is found.

@@ -242,6 +242,8 @@ fn encode(op: &Op) -> Option<command::Op> {
                 ReadMode::Default | ReadMode::Lease => pb::ReadMode::Lease,
                 ReadMode::Log => pb::ReadMode::Log,
                 ReadMode::Stale => pb::ReadMode::Stale,
+                ReadMode::ReadIndex => pb::ReadMode::ReadIndex,
+                ReadMode::Quorum => pb::ReadMode::Quorum,
                 _ => return None,
             };
             command::Op::Get(pb::Get { key: key.to_string(), mode: mode as i32 })

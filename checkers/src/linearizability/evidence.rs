@@ -57,29 +57,36 @@ struct Teller<'a, M: Model> {
     operations: Vec<Option<&'a Operation>>,
     /// The states of the orders that are kept.
     states: Vec<usize>,
+    /// Each operation, and each of these states, in words: they are needed again and again.
+    labels: Vec<String>,
+    situations: Vec<String>,
 }
 
 impl<'a, M: Model> Teller<'a, M> {
     fn new(model: &'a M, orders: &'a Orders<'a, M::State>, part: &'a [Operation]) -> Self {
         let of = |call: &Call<'_>| part.iter().find(|operation| operation.id == call.id);
-        let operations = orders.calls.iter().map(of).collect();
+        let operations: Vec<Option<&Operation>> = orders.calls.iter().map(of).collect();
+        let label = |operation: &Option<&Operation>| operation.map(timeline::label).unwrap_or_default();
+        let labels = operations.iter().map(label).collect();
         let mut states: Vec<usize> = orders.kept.iter().flat_map(|order| order.states.clone()).collect();
         states.sort_unstable();
         states.dedup();
-        Teller { model, orders, operations, states }
+        let situations = states.iter().map(|state| clip(model.situation(&orders.states[*state]))).collect();
+        Teller { model, orders, operations, states, labels, situations }
     }
 
-    fn label(&self, call: usize) -> String {
-        self.operations[call].map(timeline::label).unwrap_or_default()
+    fn label(&self, call: usize) -> &str {
+        &self.labels[call]
     }
 
-    fn situation(&self, state: usize) -> String {
-        clip(self.model.situation(&self.orders.states[state]))
+    /// Where a state of the orders is among them.
+    fn place(&self, state: usize) -> usize {
+        self.states.partition_point(|known| *known < state)
     }
 
     /// Why an operation cannot happen in a state.
     fn reason(&self, call: usize, state: usize) -> String {
-        let situation = self.situation(state);
+        let situation = &self.situations[self.place(state)];
         match (self.orders.calls[call].ret, self.operations[call]) {
             (Some(Ret::Txn(_)), _) => format!("it cannot have read that: {situation}"),
             (Some(_), Some(operation)) => format!("it {}, but {situation}", answer(operation)),
@@ -100,7 +107,7 @@ impl<'a, M: Model> Teller<'a, M> {
             .stuck
             .iter()
             .filter(|(call, block)| *block == Block::State && self.orders.calls[*call].returned.is_some())
-            .map(|(call, block)| (self.label(*call), self.why(longest, *call, *block)))
+            .map(|(call, block)| (self.label(*call).to_owned(), self.why(longest, *call, *block)))
             .collect();
         let n = self.orders.calls.len();
         let dead_ends = match (self.orders.count, self.orders.cut) {
@@ -153,7 +160,6 @@ impl<'a, M: Model> Teller<'a, M> {
 
     fn data(&self) -> Json {
         let id = |call: usize| self.orders.calls[call].id;
-        let place = |state: &usize| self.states.partition_point(|known| known < state);
         let stuck = |order: &Order, (call, block): (usize, Block)| {
             let mut entry = Map::new();
             entry.insert("operation".into(), id(call).into());
@@ -165,28 +171,28 @@ impl<'a, M: Model> Teller<'a, M> {
         };
         let path = |order: &Order| {
             let ids: Vec<usize> = order.calls.iter().map(|call| id(*call)).collect();
-            let states: Vec<usize> = order.states.iter().map(place).collect();
+            let states: Vec<usize> = order.states.iter().map(|state| self.place(*state)).collect();
             let stuck: Json = order.stuck.iter().map(|entry| stuck(order, *entry)).collect();
             object([("operations", ids.into()), ("states", states.into()), ("stuck", stuck)])
         };
-        let state = |state: &usize| {
+        let state = |(state, situation): (&usize, &String)| {
             let state = &self.orders.states[*state];
             object([
                 ("state", self.model.to_json(state)),
                 ("words", clip(self.model.describe(state)).into()),
-                ("situation", clip(self.model.situation(state)).into()),
+                ("situation", situation.as_str().into()),
             ])
         };
         let pairs = self.states.iter().flat_map(|state| {
             (0..self.orders.calls.len()).filter_map(move |call| {
-                let is_impossible = self.orders.steps.get(&(*state, call)) == Some(&None);
+                let is_impossible = self.orders.asked(*state, call) == Some(None);
                 is_impossible.then_some((*state, call))
             })
         });
         let impossible = pairs.map(|(state, call)| {
             object([
                 ("operation", id(call).into()),
-                ("state", place(&state).into()),
+                ("state", self.place(state).into()),
                 ("reason", self.reason(call, state).into()),
             ])
         });
@@ -198,7 +204,7 @@ impl<'a, M: Model> Teller<'a, M> {
             ("count", self.orders.count.into()),
             ("cut", self.orders.cut.into()),
             ("operations", self.orders.calls.iter().map(operation).collect()),
-            ("states", self.states.iter().map(state).collect()),
+            ("states", self.states.iter().zip(&self.situations).map(state).collect()),
             ("paths", self.orders.kept.iter().map(path).collect()),
             ("impossible", impossible.collect()),
         ])

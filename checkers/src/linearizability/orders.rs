@@ -21,12 +21,18 @@ use crate::model::Model;
 
 /// The most operations. There is a bit for each, and an order to keep.
 pub(super) const MAX_CALLS: usize = 96;
-/// The most orders that are kept.
-pub(super) const MAX_ORDERS: usize = 100;
+/// How many orders of so many operations are kept: enough to see what was tried, and room for one for each operation.
+pub(super) fn most_orders(calls: usize) -> usize {
+    calls.max(32)
+}
 /// The most looks at operations in configurations; some ten milliseconds.
 const MAX_STEPS: usize = 100_000;
 /// The most bytes of states, as the model weighs them.
 const MAX_BYTES: usize = 32 << 20;
+
+/// In place of a state: an operation that was not tried in one yet, or that cannot happen in it.
+const NOT_ASKED: u32 = u32::MAX;
+const IMPOSSIBLE: u32 = u32::MAX - 1;
 
 /// A maximal order.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -55,8 +61,14 @@ pub(super) struct Orders<'a, S> {
     pub(super) calls: Vec<Call<'a>>,
     /// Every state that was met; the one at the start is the first.
     pub(super) states: Vec<S>,
-    /// What each operation makes of each state, where that was asked: `(state, operation)`.
-    pub(super) steps: FxHashMap<(usize, usize), Option<usize>>,
+    /// What each operation makes of each state, where that was asked: state by state, operation by operation.
+    steps: Vec<u32>,
+    /// The operations that returned, the first to do so first.
+    by_return: Vec<usize>,
+    /// The same as a set.
+    returned: u128,
+    /// Of each operation: what was called only after it had returned.
+    after: Vec<u128>,
     /// The longest first. Every operation that can be placed at all is in one of them, and the first of those that contain it
     /// is as long as any that do.
     pub(super) kept: Vec<Order>,
@@ -88,10 +100,22 @@ pub(super) fn orders<'a, M: Model>(model: &M, calls: &[Call<'a>]) -> Option<Orde
     }
     let mut calls = calls.to_vec();
     calls.sort_by_key(|call| (call.called, call.id));
+    let mut by_return: Vec<usize> = (0..calls.len()).filter(|call| calls[*call].returned.is_some()).collect();
+    by_return.sort_by_key(|call| calls[*call].returned);
+    let is_after =
+        |call: &Call<'_>, first: &Call<'_>| first.returned.is_some_and(|(time, _)| call.called.0 > time);
+    let after = calls.iter().map(|first| {
+        let later = (0..calls.len()).filter(|call| is_after(&calls[*call], first));
+        later.fold(0u128, |mask, call| mask | 1 << call)
+    });
+    let after = after.collect();
     let mut found = Orders {
+        steps: vec![NOT_ASKED; calls.len()],
         calls,
         states: vec![model.init()],
-        steps: FxHashMap::default(),
+        returned: mask(&by_return),
+        by_return,
+        after,
         kept: Vec::new(),
         count: 0,
         cut: false,
@@ -113,21 +137,26 @@ fn mask(calls: &[usize]) -> u128 {
 impl<S: Clone + Eq + std::hash::Hash> Orders<'_, S> {
     /// What must come before anything that is called later: of what is left, the first to have returned.
     fn first_to_return(&self, placed: u128) -> Option<usize> {
-        let left = (0..self.calls.len()).filter(|call| placed >> call & 1 == 0);
-        left.filter(|call| self.calls[*call].returned.is_some()).min_by_key(|call| self.calls[*call].returned)
+        self.by_return.iter().copied().find(|call| placed >> call & 1 == 0)
     }
 
     /// Whether `call` was called only after `first` had returned.
     fn is_after(&self, call: usize, first: Option<usize>) -> bool {
-        let returned = first.and_then(|first| self.calls[first].returned);
-        returned.is_some_and(|(time, _)| self.calls[call].called.0 > time)
+        first.is_some_and(|first| self.after[first] >> call & 1 == 1)
+    }
+
+    /// What the operation makes of the state, `None` if it cannot happen in it; `None` if nobody asked.
+    pub(super) fn asked(&self, state: usize, call: usize) -> Option<Option<usize>> {
+        match self.steps[state * self.calls.len() + call] {
+            NOT_ASKED => None,
+            IMPOSSIBLE => Some(None),
+            next => Some(Some(next as usize)),
+        }
     }
 
     /// How far an order goes that has placed these: operations that returned count first, and then all.
     fn weight(&self, placed: u128) -> (u32, u32) {
-        let returned = (0..self.calls.len()).filter(|call| self.calls[*call].returned.is_some());
-        let returned = returned.fold(0u128, |mask, call| mask | 1 << call);
-        ((placed & returned).count_ones(), placed.count_ones())
+        ((placed & self.returned).count_ones(), placed.count_ones())
     }
 
     fn step<M: Model<State = S>>(
@@ -137,18 +166,19 @@ impl<S: Clone + Eq + std::hash::Hash> Orders<'_, S> {
         state: usize,
         call: usize,
     ) -> Option<usize> {
-        if let Some(known) = self.steps.get(&(state, call)) {
-            return *known;
+        if let Some(known) = self.asked(state, call) {
+            return known;
         }
         let Call { op, ret, .. } = self.calls[call];
         let next = model.step(&self.states[state], op, ret).map(|next| {
             *ids.entry(next).or_insert_with_key(|next| {
-                self.bytes += model.weight(next);
+                self.bytes += model.weight(next) + 4 * self.calls.len();
                 self.states.push(next.clone());
+                self.steps.resize(self.states.len() * self.calls.len(), NOT_ASKED);
                 self.states.len() - 1
             })
         });
-        self.steps.insert((state, call), next);
+        self.steps[state * self.calls.len() + call] = next.map_or(IMPOSSIBLE, |next| next as u32);
         next
     }
 
@@ -199,28 +229,25 @@ impl<S: Clone + Eq + std::hash::Hash> Orders<'_, S> {
         let mut ends: Vec<usize> =
             (0..nodes.len()).filter(|at| nodes[*at].next.is_empty() && nodes[*at].paths.is_some()).collect();
         ends.sort_by_cached_key(|at| (std::cmp::Reverse(self.weight(nodes[*at].placed)), *at));
+        let most = most_orders(self.calls.len());
         let mut known = FxHashSet::default();
         let mut chosen = Vec::new();
         let mut keep = |path: Vec<usize>| {
-            if chosen.len() < MAX_ORDERS && known.insert(path.clone()) {
+            if chosen.len() < most && known.insert(path.clone()) {
                 chosen.push(path);
             }
         };
-        if self.count > MAX_ORDERS as u64 {
+        if self.count > most as u64 {
             let with = |call: usize| ends.iter().find(|at| nodes[**at].placed >> call & 1 == 1);
             // The longest of all too, for it may contain none of which it is the first.
             let mut first: Vec<usize> = ends.first().into_iter().copied().collect();
             first.extend((0..self.calls.len()).filter_map(with));
-            first
-                .iter()
-                .chain(&ends)
-                .take(2 * MAX_CALLS + MAX_ORDERS)
-                .for_each(|at| keep(path_to(nodes, *at)));
+            first.iter().chain(&ends).take(2 * MAX_CALLS + most).for_each(|at| keep(path_to(nodes, *at)));
         }
         // As many others as there is room for.
         let mut path = Vec::new();
         let mut places = vec![(0, 0)];
-        let mut left = MAX_ORDERS;
+        let mut left = most;
         while let Some((at, next)) = places.last_mut()
             && left > 0
         {
@@ -252,7 +279,7 @@ impl<S: Clone + Eq + std::hash::Hash> Orders<'_, S> {
         let mut states = vec![0];
         for call in path {
             let state = states[states.len() - 1];
-            states.extend(self.steps.get(&(state, *call)).copied().flatten());
+            states.extend(self.asked(state, *call).flatten());
         }
         let placed = mask(path);
         let stuck = (0..self.calls.len()).filter(|call| placed >> call & 1 == 0);

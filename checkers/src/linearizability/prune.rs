@@ -125,6 +125,8 @@ impl<V: Copy + Ord> Rest<V> {
             looks_at_all: Beyond(Vec::new()),
             looks_at_any: Beyond(Vec::new()),
         };
+        // Most histories have nothing that could have left anything.
+        let opaque = items.iter().any(|item| matches!(item.effect, Effect::Opaque));
         for (item, _) in items.iter().zip(removed).filter(|(_, removed)| !**removed) {
             let (end, call) = (item.end(), item.call);
             match item.effect {
@@ -137,7 +139,9 @@ impl<V: Copy + Ord> Rest<V> {
                 }
                 Effect::Observe(None) | Effect::Opaque => rest.looks_at_all.0.push(((), end, call)),
             }
-            rest.looks_at_any.0.push(((), end, call));
+            if opaque {
+                rest.looks_at_any.0.push(((), end, call));
+            }
         }
         rest.sets.close();
         rest.looks.close();

@@ -191,25 +191,28 @@ impl Keys {
         operations: &Operations<'_>,
         judge: impl Fn(Records<'_>) -> T + Sync,
     ) -> Vec<T> {
-        let batches: Vec<Vec<T>> = self
-            .batches()
-            .into_par_iter()
-            .map(|batch| {
-                let count = self.counts[batch.start] as usize;
-                if batch.len() == 1 && count > MAX_COPIED {
-                    let place = Place::Among { key_of: &self.key_of, key: batch.start as u32, count };
-                    return vec![judge(Records { operations, place })];
-                }
-                let (starts, records) = self.gather(operations, &batch);
-                starts
-                    .par_windows(2)
-                    .map(|ends| {
-                        let place = Place::Copied(&records[ends[0] as usize..ends[1] as usize]);
-                        judge(Records { operations, place })
-                    })
-                    .collect()
-            })
-            .collect();
+        let judge_batch = |batch: Range<usize>| {
+            let count = self.counts[batch.start] as usize;
+            if batch.len() == 1 && count > MAX_COPIED {
+                let place = Place::Among { key_of: &self.key_of, key: batch.start as u32, count };
+                return vec![judge(Records { operations, place })];
+            }
+            let (starts, records) = self.gather(operations, &batch);
+            let judge_key = |ends: &[u32]| {
+                let place = Place::Copied(&records[ends[0] as usize..ends[1] as usize]);
+                judge(Records { operations, place })
+            };
+            match batch.len() {
+                1 => vec![judge_key(&starts)],
+                _ => starts.par_windows(2).map(judge_key).collect(),
+            }
+        };
+        let batches = self.batches();
+        let batches: Vec<Vec<T>> = match batches.len() {
+            // To wake another thread takes as long as to judge a short history.
+            1 => batches.into_iter().map(judge_batch).collect(),
+            _ => batches.into_par_iter().map(judge_batch).collect(),
+        };
         batches.into_iter().flatten().collect()
     }
 

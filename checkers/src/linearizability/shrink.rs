@@ -26,6 +26,8 @@ use crate::{
     model::{Effect, Model},
 };
 
+/// The smallest part that is tried first: so many of the last operations.
+const NEAR: usize = 4;
 /// The most trials.
 const MAX_RUNS: usize = 1000;
 /// The most steps for a trial before the first success; one that takes more counts as a failure to shrink.
@@ -89,10 +91,24 @@ pub(super) fn shrink<'a, M: Model>(
         runs: 0,
         effort: 0,
         best: None,
+        witnesses: None,
     };
     let mut kept: Vec<u32> = (0..calls.len() as u32).collect();
-    // At first everything at once: a value from nowhere needs no company.
-    let mut chunk = kept.len();
+    // What is wrong with a return mostly happened shortly before it, and small parts are quickly tried.
+    let mut near = NEAR;
+    let whole = kept.len();
+    while near < kept.len() / 2 {
+        let far = kept.len() - near;
+        let wish: Vec<bool> =
+            (0..kept.len()).map(|i| i < far && calls[kept[i] as usize].id != last).collect();
+        if let Trial::Smaller(rest) = shrinker.without(&kept, &wish) {
+            kept = rest;
+            break;
+        }
+        near *= 2;
+    }
+    // Else everything at once: a value from nowhere needs no company.
+    let mut chunk = if kept.len() < whole { kept.len().div_ceil(2) } else { whole };
     'shrinking: loop {
         let mut smaller = false;
         // Backwards: readers come after writers, and a write can go only when its readers are gone.
@@ -133,6 +149,8 @@ struct Shrinker<'s, 'a, M: Model> {
     effort: u64,
     /// How many steps the last success took.
     best: Option<u64>,
+    /// What is kept, and its witnesses: the same until a trial succeeds.
+    witnesses: Option<(Vec<Item<u32>>, Vec<Option<usize>>)>,
 }
 
 enum Trial {
@@ -150,8 +168,12 @@ impl<'s, 'a: 's, M: Model> Shrinker<'s, 'a, M> {
             return Trial::EffortSpent;
         }
         self.effort += kept.len() as u64;
-        let items: Vec<Item<u32>> = kept.iter().map(|at| self.entries[*at as usize].item).collect();
-        let removed = with_witnesses(&items, wish);
+        let (items, witnesses) = self.witnesses.get_or_insert_with(|| {
+            let items: Vec<Item<u32>> = kept.iter().map(|at| self.entries[*at as usize].item).collect();
+            let witnesses = witnesses(&items);
+            (items, witnesses)
+        });
+        let removed = with_witnesses(items, witnesses, wish);
         if !removed.contains(&true) {
             return Trial::No;
         }
@@ -178,6 +200,7 @@ impl<'s, 'a: 's, M: Model> Shrinker<'s, 'a, M> {
         match outcome {
             Some(Outcome::Invalid(_)) => {
                 self.best = Some(purse.spent());
+                self.witnesses = None;
                 Trial::Smaller(rest)
             }
             _ => Trial::No,
@@ -186,8 +209,7 @@ impl<'s, 'a: 's, M: Model> Shrinker<'s, 'a, M> {
 }
 
 /// What may be left out of the wish if everything that stays keeps its witness.
-fn with_witnesses<V: Copy + Ord>(items: &[Item<V>], wish: &[bool]) -> Vec<bool> {
-    let witnesses = witnesses(items);
+fn with_witnesses<V: Copy + Ord>(items: &[Item<V>], witnesses: &[Option<usize>], wish: &[bool]) -> Vec<bool> {
     let mut wish = wish.to_vec();
     loop {
         let removed = removable(items, &wish);

@@ -102,11 +102,18 @@ pub(super) struct Memo<'a, M: Model> {
     model: &'a M,
     classes: &'a Classes<'a>,
     states: States<M>,
+    /// What was found out about the first states: state by state, class by class. Looked at before the map, which is slower.
+    table: Vec<StateId>,
 }
+
+/// How many entries such a table may have.
+const MAX_TABLE: usize = 1 << 14;
+/// In a table: nobody asked yet.
+const NOT_ASKED: StateId = u32::MAX - 1;
 
 impl<'a, M: Model> Memo<'a, M> {
     pub(super) fn new(model: &'a M, classes: &'a Classes<'a>) -> Self {
-        Memo { model, classes, states: States::new(model) }
+        Memo { model, classes, states: States::new(model), table: Vec::new() }
     }
 }
 
@@ -116,11 +123,23 @@ impl<M: Model> Space for Memo<'_, M> {
     }
 
     fn step(&mut self, state: StateId, class: u32) -> StateId {
-        self.states.step(self.model, state, class, self.classes[class as usize])
+        let place = state as usize * self.classes.len() + class as usize;
+        match self.table.get(place) {
+            Some(&NOT_ASKED) | None => {}
+            Some(known) => return *known,
+        }
+        let next = self.states.step(self.model, state, class, self.classes[class as usize]);
+        if place < MAX_TABLE {
+            if self.table.len() <= place {
+                self.table.resize((state as usize + 1) * self.classes.len(), NOT_ASKED);
+            }
+            self.table[place] = next;
+        }
+        next
     }
 
     fn bytes(&self) -> u64 {
-        self.states.bytes()
+        self.states.bytes() + 4 * self.table.capacity() as u64
     }
 
     fn tell(&self, state: StateId) -> (String, Json) {

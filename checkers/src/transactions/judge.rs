@@ -45,6 +45,8 @@ pub(super) struct Found {
     pub(super) stats: Map<String, serde_json::Value>,
 }
 
+/// How many transactions are listed as members of components.
+const MEMBERS: usize = 200_000;
 /// The steps that are shared out among the components, for each class.
 const SHARED_STEPS: u64 = 200_000_000;
 /// No component gets more than this of them, but a walk or more through all of it in any case.
@@ -109,6 +111,24 @@ fn count(
         "plain": sizes(Level::Plain), "process": sizes(Level::Process), "realtime": sizes(Level::Realtime),
     });
     stats.insert("components".into(), components);
+    stats.insert("component_members".into(), members(txns, suspects));
+}
+
+/// The transactions of each component whose cycles need no order in time.
+fn members(txns: &Transactions, suspects: Option<&Suspects>) -> serde_json::Value {
+    let mut left = MEMBERS;
+    let of = |suspects: &Suspects, component: &[u32]| -> Vec<usize> {
+        component.iter().map(|node| txns.operation[suspects.nodes[*node as usize] as usize]).collect()
+    };
+    let Some(suspects) = suspects else { return json!([]) };
+    let mut members = Vec::new();
+    for component in &suspects.components[Level::Plain as usize] {
+        if component.len() <= left {
+            left -= component.len();
+            members.push(of(suspects, component));
+        }
+    }
+    json!(members)
 }
 
 /// Level by level, since what was found without the order in time need not be found again with it.

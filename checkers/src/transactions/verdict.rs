@@ -27,7 +27,7 @@ use super::{
 };
 use crate::{Anomaly, Validity, Verdict};
 
-/// How many cycles are explained, and how many other anomalies.
+/// How many cycles that the model forbids are explained, how many others, and how many anomalies of other kinds.
 const EXPLAINED: usize = 100;
 /// How many cycles are listed.
 const LISTED: usize = 100_000;
@@ -99,8 +99,10 @@ fn explained(txns: &Transactions, options: &Options, found: &Found) -> Vec<(Phen
         all.push((finding.kind, explain::finding(txns, finding)));
     }
     let mut reasons = Reasons::new(txns, &found.index, options);
-    let cycles: Vec<&FoundCycle> = found.cycles.iter().collect();
-    for cycle in fair(&cycles, |cycle| cycle.phenomenon) {
+    // What the model allows takes no room from what it forbids.
+    let forbidden = |cycle: &&FoundCycle| options.consistency_model.forbids(cycle.phenomenon);
+    let (guilty, others): (Vec<_>, Vec<_>) = found.cycles.iter().partition(forbidden);
+    for cycle in [guilty, others].iter().flat_map(|cycles| fair(cycles, |cycle| cycle.phenomenon)) {
         all.push((cycle.phenomenon, explain::cycle(txns, &mut reasons, cycle)));
     }
     all.sort_by_key(|(kind, _)| *kind);

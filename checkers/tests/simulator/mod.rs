@@ -10,7 +10,7 @@
 #![allow(dead_code)] // each user needs a part of it
 
 use checkers::{
-    Event, Header, History, Kind, Meta, Mop, Op, Process, Ret, Value,
+    Event, Header, History, Kind, Meta, Mop, Op, Process, Ret, Value, Verdict,
     transactions::{Builder, Datatype, Transactions, TxnOutcome},
 };
 use rand::{RngExt, SeedableRng};
@@ -234,6 +234,80 @@ impl Simulator {
         }
         old
     }
+}
+
+/// Adds pairs of transactions that skew each other's writes, evenly over the run, and after each pair one that reads both keys.
+///
+/// ```text
+/// process n    |- r x [], r y [], append x 1 -|   |- r x [1], r y [1] -|
+/// process n+1  |- r x [], r y [], append y 1 -|                               nothing else touches x and y
+/// ```
+pub(crate) fn plant_write_skews(recorded: &mut Vec<Recorded>, pairs: usize) {
+    let process = recorded.iter().map(|txn| txn.process + 1).max().unwrap_or(0);
+    let key = |step: &Step| {
+        let (Step::Write(key, _) | Step::Read(key, _)) = step;
+        *key + 1
+    };
+    let first_key = recorded.iter().flat_map(|txn| txn.steps.iter().map(key)).max().unwrap_or(0);
+    // Room for them between any two moments.
+    for txn in recorded.iter_mut() {
+        (txn.call, txn.ret) = (8 * txn.call, 8 * txn.ret);
+    }
+    let every = (recorded.len() / pairs.max(1)).max(1);
+    let times: Vec<u64> = recorded.iter().step_by(every).take(pairs).map(|txn| txn.call).collect();
+    assert_eq!(times.len(), pairs, "one moment for each pair");
+    for (pair, time) in times.into_iter().enumerate() {
+        let (x, y) = (first_key + 2 * pair as i64, first_key + 2 * pair as i64 + 1);
+        let both = |seen: &[i64]| vec![Step::Read(x, seen.to_vec()), Step::Read(y, seen.to_vec())];
+        let mut add = |process: u64, call: u64, ret: u64, steps: Vec<Step>| {
+            recorded.push(Recorded { process, call, ret, outcome: TxnOutcome::Ok, steps });
+        };
+        for (i, own) in [x, y].into_iter().enumerate() {
+            let mut steps = both(&[]);
+            steps.push(Step::Write(own, 1));
+            add(process + i as u64, time + 1 + i as u64, time + 3 + i as u64, steps);
+        }
+        add(process, time + 5, time + 6, both(&[1]));
+    }
+    recorded.sort_by_key(|txn| txn.call);
+}
+
+/// Those that [`plant_write_skews`] has planted, as places in the list.
+pub(crate) fn planted_pairs(recorded: &[Recorded]) -> Vec<[usize; 2]> {
+    let skews = |txn: &&(usize, &Recorded)| {
+        matches!(&txn.1.steps[..], [Step::Read(x, a), Step::Read(y, b), Step::Write(own, 1)]
+            if *y == x + 1 && (own == x || own == y) && a.is_empty() && b.is_empty())
+    };
+    let all: Vec<(usize, &Recorded)> = recorded.iter().enumerate().collect();
+    let planted: Vec<&(usize, &Recorded)> = all.iter().filter(skews).collect();
+    let key = |txn: &Recorded| match txn.steps[0] {
+        Step::Read(key, _) | Step::Write(key, _) => key,
+    };
+    planted
+        .windows(2)
+        .filter(|pair| key(pair[0].1) == key(pair[1].1))
+        .map(|pair| [pair[0].0, pair[1].0])
+        .collect()
+}
+
+/// Whether each pair lies in one of the components that the verdict names, how many there are, and how many of them have a cycle.
+pub(crate) fn all_in_components(verdict: &Verdict, pairs: &[[usize; 2]]) -> (usize, usize, usize) {
+    let ids = |list: &serde_json::Value| -> Vec<usize> {
+        list.as_array().into_iter().flatten().filter_map(|id| Some(id.as_u64()? as usize)).collect()
+    };
+    let components: Vec<Vec<usize>> =
+        verdict.stats["component_members"].as_array().into_iter().flatten().map(ids).collect();
+    let mut component_of = std::collections::HashMap::new();
+    for (number, component) in components.iter().enumerate() {
+        component_of.extend(component.iter().map(|id| (*id, number)));
+    }
+    let inside = |pair: &&[usize; 2]| {
+        component_of.get(&pair[0]).is_some_and(|number| component_of.get(&pair[1]) == Some(number))
+    };
+    let cycles = verdict.stats["cycles"].as_array().into_iter().flatten().map(|cycle| ids(&cycle[1]));
+    let with_cycle: std::collections::HashSet<usize> =
+        cycles.filter_map(|cycle| component_of.get(cycle.first()?).copied()).collect();
+    (pairs.iter().filter(inside).count(), components.len(), with_cycle.len())
 }
 
 /// What the read of a step found, as a value of the datatype.

@@ -21,11 +21,11 @@ use super::record::{Durable, Record};
 use crate::bugs::Hooks;
 
 /// A refusal: this higher ballot was promised before.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Refused(pub Ballot);
 
 /// One acceptor's memory.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Acceptor {
     protocol: Protocol,
     hooks: Hooks,

@@ -40,6 +40,9 @@ impl std::fmt::Display for Ballot {
 pub struct Mono(pub u64);
 
 impl Mono {
+    /// Later than any moment that a clock shows.
+    pub const NEVER: Mono = Mono(u64::MAX);
+
     /// Time passed since `earlier`; zero if that is in the future.
     pub fn since(self, earlier: Mono) -> Duration {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))

@@ -13,6 +13,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
 use rand::RngExt;
 
@@ -20,16 +21,27 @@ use super::Core;
 use super::ballot::{Ballot, Mono, NodeId, Slot};
 use super::clients::{Request, Waiter};
 use super::command::{Entry, Failure, Path, Served};
+use super::config::Backoff;
 use super::message::{Message, Scope, Vote};
 
 /// The proposer of a Basic Paxos node.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct Basic {
     queue: VecDeque<Request>,
     attempt: Option<Attempt>,
+    /// Rounds lost since the start.
+    preempted: u64,
+    /// How long the next back-off is, if it is learned ([`Backoff::Aimd`]).
+    patience: Duration,
 }
 
-#[derive(Clone, Debug)]
+impl Basic {
+    pub(super) fn preempted(&self) -> u64 {
+        self.preempted
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Attempt {
     entry: Arc<Entry>,
     slot: Slot,
@@ -42,20 +54,11 @@ struct Attempt {
     resend_at: Mono,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Phase {
     Prepare(BTreeMap<NodeId, Option<Vote>>),
     Accept,
     BackOff(Mono),
-}
-
-impl Basic {
-    pub(super) fn wakeup(&self) -> Option<Mono> {
-        match self.attempt.as_ref()?.phase {
-            Phase::BackOff(until) => Some(until),
-            _ => None,
-        }
-    }
 }
 
 impl Basic {
@@ -96,6 +99,7 @@ impl Core {
 
     fn basic_next(&mut self, now: Mono) {
         let Some(request) = self.basic.queue.pop_front() else { return };
+        self.basic.patience = self.basic.patience.saturating_sub(self.config.timing.backoff / 4);
         if now >= request.deadline {
             let late = Failure::Overloaded("its time ran out before it could be proposed");
             self.answer(request, Err(late), Served::default());
@@ -183,22 +187,48 @@ impl Core {
         }
     }
 
-    /// Randomised exponential back-off, so that two proposers do not outbid each other for ever.
+    /// A round is lost. Whoever waits before the next one does so that two proposers do not outbid each other for ever.
     fn basic_back_off(&mut self, now: Mono) {
         let top = self.top_round;
         let Some(attempt) = &mut self.basic.attempt else { return };
         attempt.lost += 1;
         attempt.ballot.round = attempt.ballot.round.max(top);
-        let bound = self.config.timing.backoff * (1 << attempt.lost.min(10));
-        let bound = bound.min(self.config.timing.backoff_max);
-        attempt.phase = Phase::BackOff(now + bound.mul_f64(self.rng.random_range(0.0..1.0)));
+        self.basic.preempted += 1;
+        let timing = &self.config.timing;
+        let wait = match timing.backoff_by {
+            Backoff::None => Duration::ZERO,
+            Backoff::Random => {
+                let bound = (timing.backoff * (1 << attempt.lost.min(10))).min(timing.backoff_max);
+                bound.mul_f64(self.rng.random_range(0.0..1.0))
+            }
+            Backoff::Aimd => {
+                let doubled = (self.basic.patience * 2).max(timing.backoff).min(timing.backoff_max);
+                self.basic.patience = doubled;
+                // Two that have lost equally often must not go on in step.
+                doubled.mul_f64(self.rng.random_range(0.5..1.0))
+            }
+        };
+        attempt.phase = Phase::BackOff(now + wait);
+    }
+
+    /// When a back-off ends, a question is to be repeated, or others are told what is chosen.
+    pub(super) fn basic_wakeup(&self) -> Mono {
+        let attempt = match &self.basic.attempt {
+            None => Mono::NEVER,
+            Some(Attempt { phase: Phase::BackOff(until), slot, .. }) => {
+                // Its command is chosen, and waits for the slots before it: the back-off is over without a next round.
+                if self.learner.chosen(*slot).is_some() { Mono::NEVER } else { *until }
+            }
+            Some(attempt) => attempt.resend_at,
+        };
+        attempt.min(self.next_gossip)
     }
 
     pub(super) fn basic_tick(&mut self, now: Mono) {
         if now >= self.next_gossip {
             self.next_gossip = now + self.config.timing.heartbeat * 2;
             let commit = self.learner.applied();
-            let lease = std::time::Duration::ZERO;
+            let lease = Duration::ZERO;
             self.broadcast(&Message::Heartbeat { ballot: Ballot::ZERO, commit, round: 0, lease });
         }
         let Some(attempt) = &mut self.basic.attempt else { return };

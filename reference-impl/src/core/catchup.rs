@@ -20,7 +20,7 @@ use super::snapshot::PIECE_PATIENCE;
 use super::{Core, Effect, Note, Protocol, Role};
 
 /// What is missing, and who was asked for it.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct CatchUp {
     /// Somebody knows that everything up to here is chosen.
     target: Slot,
@@ -101,12 +101,15 @@ impl Core {
     }
 
     /// The applied prefix has grown.
-    fn after_progress(&mut self, now: Mono) {
+    pub(super) fn after_progress(&mut self, now: Mono) {
+        self.snapshots.has_applied(self.learner.applied());
         match self.role {
             Role::Candidate(_) => self.try_to_lead(now),
             Role::Leader(_) => self.fill_window(now),
             Role::Follower => {}
         }
+        self.index_advance(now);
+        self.quorum_advance(now);
     }
 
     /// The leader of `ballot` says that everything up to `commit` is chosen.
@@ -157,6 +160,17 @@ impl Core {
             && self.catch_up.target > self.learner.applied()
         {
             self.ask(node, now);
+        }
+    }
+
+    pub(super) fn catch_up_wakeup(&self) -> Mono {
+        let applied = self.learner.applied();
+        match self.catch_up.asked {
+            None => Mono::NEVER,
+            Some(_) if applied >= self.catch_up.target => Mono::default(),
+            Some(_) if self.snapshots.is_installing(applied) => Mono::NEVER,
+            Some((_, at)) if self.snapshots.is_catching_up(applied) => at + PIECE_PATIENCE,
+            Some((_, at)) => at + ASK_AGAIN,
         }
     }
 

@@ -21,18 +21,18 @@ use super::message::Message;
 use super::{Call, Core, Effect, KEY_MAX, Protocol, Role, VALUE_MAX};
 
 /// Whom to answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Origin {
     Local(Call),
     Peer { node: NodeId, id: EntryId },
 }
 
 /// A client's command, and how long there is to serve it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Request {
     origin: Origin,
     pub(super) command: Command,
-    arrived: Mono,
+    pub(super) arrived: Mono,
     pub(super) deadline: Mono,
     no_forward: bool,
     /// It was forwarded or proposed: from now on it may be applied, whatever happens here.
@@ -40,7 +40,7 @@ pub(super) struct Request {
 }
 
 /// A command that was proposed.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Waiter {
     request: Request,
     ballot: Ballot,
@@ -58,7 +58,7 @@ impl Waiter {
     }
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Forwarded {
     request: Request,
     to: NodeId,
@@ -67,16 +67,40 @@ struct Forwarded {
 }
 
 /// Everybody who waits.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Clients {
     waiting: BTreeMap<EntryId, Waiter>,
     forwarded: BTreeMap<EntryId, Forwarded>,
     parked: Vec<(Mono, Request)>,
+    /// Before this nobody has waited for too long, and nothing is to be asked again.
+    due: Mono,
+}
+
+impl Default for Clients {
+    fn default() -> Self {
+        Clients { waiting: BTreeMap::new(), forwarded: BTreeMap::new(), parked: Vec::new(), due: Mono::NEVER }
+    }
 }
 
 impl Clients {
     pub(super) fn wait(&mut self, id: EntryId, waiter: Waiter) {
+        self.look_at(waiter.request.deadline);
         self.waiting.insert(id, waiter);
+    }
+
+    /// Somebody's patience ends, or something is to be asked again, at this moment.
+    pub(super) fn look_at(&mut self, due: Mono) {
+        self.due = self.due.min(due);
+    }
+
+    /// When that is, or a moment before it.
+    pub(super) fn wakeup(&self) -> Mono {
+        self.due
+    }
+
+    fn park(&mut self, until: Mono, request: Request) {
+        self.look_at(until);
+        self.parked.push((until, request));
     }
 
     pub(super) fn waits_for(&self, id: EntryId) -> bool {
@@ -141,7 +165,10 @@ impl Core {
             return self.answer_locally(request, Path::StaleRead);
         }
         match self.config.protocol {
-            Protocol::MultiPaxos => self.route(request, now),
+            Protocol::MultiPaxos => match request.command.op {
+                Op::Get { mode: ReadMode::Quorum, .. } => self.quorum_read(request, now),
+                _ => self.route(request, now),
+            },
             Protocol::BasicPaxos => self.basic_enqueue(request),
         }
     }
@@ -168,7 +195,7 @@ impl Core {
             }
             None if local && !request.no_forward => {
                 let until = (now + self.config.timing.leader_wait).min(request.deadline);
-                self.clients.parked.push((until, request));
+                self.clients.park(until, request);
             }
             _ => self.answer(request, Err(Failure::NotLeader), Served::default()),
         }
@@ -178,6 +205,7 @@ impl Core {
         request.offered = true;
         let (command, ttl) = (request.command.clone(), request.deadline.since(now));
         let again_after = self.config.timing.resend;
+        self.clients.look_at(request.deadline.min(now + again_after));
         self.clients
             .forwarded
             .insert(id, Forwarded { request, to, again_at: now + again_after, again_after });
@@ -206,7 +234,7 @@ impl Core {
             Err(failure) if failure.is_definite() => {
                 if request.command.may_be_sent_again() && now < request.deadline {
                     let until = (now + self.config.timing.leader_wait).min(request.deadline);
-                    self.clients.parked.push((until, request));
+                    self.clients.park(until, request);
                 } else {
                     self.answer(request, Err(Failure::Unknown("the leader did not take it")), reply.served);
                 }
@@ -223,6 +251,8 @@ impl Core {
         for (_, request) in std::mem::take(&mut self.clients.parked) {
             self.route(request, now);
         }
+        // What was asked of this leader before may be asked again.
+        self.clients.look_at(now);
         let Some(leader) = self.follows else { return };
         let moved: Vec<EntryId> = self
             .clients
@@ -245,6 +275,9 @@ impl Core {
 
     /// Gives up what has waited for too long, and asks again where that is harmless.
     pub(super) fn clients_tick(&mut self, now: Mono) {
+        if now < self.clients.due {
+            return;
+        }
         let late: Vec<EntryId> = expired(&self.clients.waiting, |waiter| now >= waiter.request.deadline);
         for id in late {
             self.answer_unknown(id, "the time ran out after it was proposed");
@@ -276,6 +309,24 @@ impl Core {
             }
         }
         self.forward_again(now);
+        self.clients.due = self.next_due();
+    }
+
+    fn next_due(&self) -> Mono {
+        let clients = &self.clients;
+        let waiting = clients.waiting.values().map(|waiter| waiter.request.deadline);
+        let forwarded = clients.forwarded.values().map(|forwarded| {
+            let request = &forwarded.request;
+            let again = self.follows.is_some() && request.command.may_be_sent_again();
+            if again { forwarded.again_at.min(request.deadline) } else { request.deadline }
+        });
+        let parked = clients.parked.iter().map(|(until, _)| *until);
+        let queue = match &self.role {
+            Role::Leader(leader) => Some(leader.queue.iter().map(|request| request.deadline)),
+            _ => None,
+        };
+        let all = waiting.chain(forwarded).chain(parked).chain(queue.into_iter().flatten());
+        all.min().unwrap_or(Mono::NEVER)
     }
 
     fn forward_again(&mut self, now: Mono) {

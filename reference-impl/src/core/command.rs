@@ -20,6 +20,10 @@ pub enum ReadMode {
     Lease,
     /// Linearizable; as an entry of the log.
     Log,
+    /// Linearizable; from the leader's memory, once a majority has confirmed that it still leads.
+    ReadIndex,
+    /// Linearizable; from this node's memory, once all that a majority has voted for is applied.
+    Quorum,
     /// Whatever the node has applied; not linearizable.
     Stale,
 }
@@ -159,6 +163,10 @@ pub enum Path {
     TwoRtt,
     /// From the leader's state, under its lease.
     LeaseRead,
+    /// From the leader's state, after a round of heartbeats.
+    ReadIndex,
+    /// From this replica's state, after a majority was asked.
+    QuorumRead,
     /// From this replica's state.
     StaleRead,
     /// A duplicate, answered from the session table.
@@ -173,6 +181,8 @@ impl Path {
             Path::OneRtt => "1-rtt",
             Path::TwoRtt => "2-rtt",
             Path::LeaseRead => "lease-read",
+            Path::ReadIndex => "read-index",
+            Path::QuorumRead => "quorum-read",
             Path::StaleRead => "stale-read",
             Path::Retry => "retry",
         }
@@ -180,10 +190,16 @@ impl Path {
 
     /// The path called `name`; [`Path::None`] for any other.
     pub fn named(name: &str) -> Path {
-        [Path::OneRtt, Path::TwoRtt, Path::LeaseRead, Path::StaleRead, Path::Retry]
-            .into_iter()
-            .find(|path| path.name() == name)
-            .unwrap_or_default()
+        let all = [
+            Path::OneRtt,
+            Path::TwoRtt,
+            Path::LeaseRead,
+            Path::ReadIndex,
+            Path::QuorumRead,
+            Path::StaleRead,
+            Path::Retry,
+        ];
+        all.into_iter().find(|path| path.name() == name).unwrap_or_default()
     }
 }
 

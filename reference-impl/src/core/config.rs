@@ -42,8 +42,31 @@ impl std::fmt::Display for Protocol {
     }
 }
 
+/// What a Basic Paxos proposer does after a lost round.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, clap::ValueEnum)]
+pub enum Backoff {
+    /// Tries again at once. Two proposers may outbid each other for ever (Chandra, Griesemer, Redstone 2007, §3).
+    None,
+    /// Waits for a random time, whose bound doubles with each round lost in a row.
+    #[default]
+    Random,
+    /// Waits for twice as long as the last time, and for a little less after each command that went through (after van Renesse and
+    /// Altinbuken, "Paxos Made Moderately Complex", §3: multiplicative increase, additive decrease).
+    Aimd,
+}
+
+impl std::fmt::Display for Backoff {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Backoff::None => "none",
+            Backoff::Random => "random",
+            Backoff::Aimd => "aimd",
+        })
+    }
+}
+
 /// Durations, all on the node's own clock.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Timing {
     /// Between two heartbeats of a leader.
     pub heartbeat: Duration,
@@ -64,6 +87,8 @@ pub struct Timing {
     pub backoff: Duration,
     /// Largest bound of that back-off.
     pub backoff_max: Duration,
+    /// What bounds it.
+    pub backoff_by: Backoff,
 }
 
 impl Default for Timing {
@@ -78,6 +103,7 @@ impl Default for Timing {
             deadline: Duration::from_millis(2_000),
             backoff: Duration::from_millis(5),
             backoff_max: Duration::from_millis(250),
+            backoff_by: Backoff::default(),
         }
     }
 }
@@ -91,7 +117,7 @@ impl Timing {
 }
 
 /// Everything a core is told.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Config {
     /// This node.
     pub id: NodeId,

@@ -32,6 +32,8 @@ pub enum Input {
     Client { call: Call, command: Command, deadline: Option<Duration>, no_forward: bool },
     /// Time has passed.
     Tick,
+    /// Hand leadership over, if this node leads: it is about to stop.
+    HandOver,
     /// This token, and every one before it, is on disk.
     Persisted(Token),
     /// The snapshot that ends with this slot is on disk, under its name.
@@ -102,5 +104,7 @@ pub struct Status {
     /// On the node's own clock.
     pub lease_until: Option<Mono>,
     pub elections_won: u64,
+    /// Rounds of Basic Paxos that this incarnation has lost to others.
+    pub preempted: u64,
     pub applied_hash: u64,
 }

@@ -25,7 +25,7 @@ use super::message::{Message, Scope, Vote};
 use super::{Core, Effect, Note, Role};
 
 /// A node that stands for election.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Candidate {
     ballot: Ballot,
     from: Slot,
@@ -51,11 +51,13 @@ impl Core {
         match &mut self.role {
             Role::Leader(_) => {}
             Role::Follower => {
-                if !self.votes() || self.snapshots.is_catching_up(self.learner.applied()) {
-                    // Whoever sends it can lead; this node could not before it has all of it.
-                    self.reset_election(now);
-                } else if now >= self.election_at {
+                if now < self.election_at {
+                    return;
+                }
+                if self.may_stand() {
                     self.stand(now);
+                } else {
+                    self.reset_election(now);
                 }
             }
             Role::Candidate(candidate)
@@ -74,6 +76,11 @@ impl Core {
             }
             Role::Candidate(_) => {}
         }
+    }
+
+    /// Whoever sends a snapshot can lead; this node could not before it has all of it.
+    fn may_stand(&self) -> bool {
+        self.votes() && !self.snapshots.is_catching_up(self.learner.applied())
     }
 
     /// Stands for election under a ballot above everything seen.
@@ -207,6 +214,26 @@ impl Core {
         }
     }
 
+    /// Hands leadership over to whoever is likely to be up to date, who need not wait for the end of this leader's lease. (Ongaro's thesis,
+    /// §3.10, with a lease to be given back.) From here on nothing is read by the lease; what was proposed may still be chosen.
+    pub(super) fn hand_over(&mut self, now: Mono) {
+        let Role::Leader(leader) = &self.role else { return };
+        let ballot = leader.ballot;
+        let Some(to) = leader.lease.newest_of_others(self.config.id) else { return };
+        self.step_down("it hands over", now);
+        self.grant.release(ballot);
+        self.broadcast(&Message::Release { ballot, to });
+    }
+
+    pub(super) fn on_release(&mut self, ballot: Ballot, to: NodeId, now: Mono) {
+        self.grant.release(ballot);
+        // An old message must not unseat anyone.
+        let follows = self.follows == Some(ballot) && matches!(self.role, Role::Follower);
+        if to == self.config.id && follows && self.may_stand() {
+            self.stand(now);
+        }
+    }
+
     /// Becomes a follower. What was proposed may still be chosen: its clients keep waiting for that, or for their deadline.
     pub(super) fn step_down(&mut self, why: &'static str, now: Mono) {
         let was = std::mem::replace(&mut self.role, Role::Follower);
@@ -215,7 +242,8 @@ impl Core {
             if self.follows == Some(leader.ballot) {
                 self.follows = None;
             }
-            for request in leader.queue {
+            let reads: Vec<_> = self.reads.take_index().collect();
+            for request in leader.queue.into_iter().chain(reads) {
                 self.route(request, now);
             }
         }
@@ -226,6 +254,11 @@ impl Core {
 impl Candidate {
     pub(super) fn ballot(&self) -> Ballot {
         self.ballot
+    }
+
+    /// When it asks again, or stands under another ballot.
+    pub(super) fn wakeup(&self, quorum: usize) -> Mono {
+        if self.is_stuck(quorum) { self.ask_again_at.min(self.give_up_at) } else { self.ask_again_at }
     }
 
     /// Either others have promised but what they know cannot be fetched, or nobody answers a quorum's worth. Only the first

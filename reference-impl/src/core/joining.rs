@@ -31,7 +31,7 @@ use super::record::{Durable, Record};
 use super::{Core, Effect, Note, Protocol, Role, Token};
 
 /// How a node stands to its own past.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Standing {
     /// The directory was empty: asks whether there is a past. What each node answered: known incarnation, promise, slot.
     Asking(BTreeMap<NodeId, (u64, Ballot, Slot)>),
@@ -53,7 +53,7 @@ pub struct Forgotten {
 }
 
 /// Who is known, and how this node stands.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Joining {
     standing: Standing,
     /// Takes effect when this token is on the disk.
@@ -127,8 +127,15 @@ impl Core {
         }
     }
 
+    /// When it says again who it is; never, once all others have written that down.
+    pub(super) fn joining_wakeup(&self) -> Mono {
+        let votes = matches!(self.joining.standing, Standing::Voter);
+        let done = votes && self.config.others().all(|node| self.joining.greeted.contains(&node));
+        if done { Mono::NEVER } else { self.joining.hello_at }
+    }
+
     pub(super) fn joining_tick(&mut self, now: Mono) {
-        if now < self.joining.hello_at {
+        if now < self.joining_wakeup() {
             return;
         }
         self.joining.hello_at = now + self.config.timing.heartbeat * 2;

@@ -22,7 +22,7 @@ use super::session::Seen;
 use super::{Core, Role};
 
 /// A leader's own state.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Leader {
     pub(super) ballot: Ballot,
     /// Local reads wait until this slot is applied.
@@ -35,7 +35,7 @@ pub(super) struct Leader {
 }
 
 /// A value on its way through phase 2.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Proposal {
     pub(super) entry: Arc<Entry>,
     acks: BTreeSet<NodeId>,
@@ -46,10 +46,18 @@ pub(super) struct Proposal {
 
 /// Accepts that are sent again in one tick, so that a healed link is not flooded.
 const RESEND_MAX: usize = 64;
+/// How long the others wait then.
+const RESEND_PAUSE: Duration = Duration::from_millis(10);
 /// A leader that heard of no quorum for this many leases gives up: it cannot commit, and clients should be told soon.
 const QUORUM_LOST_LEASES: u32 = 4;
 
 impl Leader {
+    /// When it has to send heartbeats, or has heard of no quorum for too long.
+    pub(super) fn wakeup(&self, lease: Duration) -> Mono {
+        let lost = self.lease.last_quorum() + lease * QUORUM_LOST_LEASES + Duration::from_nanos(1);
+        self.heartbeat_at.min(lost)
+    }
+
     pub(super) fn new(ballot: Ballot, barrier: Slot, now: Mono) -> Self {
         Leader {
             ballot,
@@ -85,6 +93,7 @@ impl Core {
             resend_after,
         };
         self.open_bytes += entry.size();
+        self.resend_due = self.resend_due.min(proposal.resend_at);
         self.proposals.insert((slot, ballot), proposal);
         let accept = Message::Accept { ballot, slot, entry, commit: self.learner.applied() };
         self.broadcast(&accept);
@@ -121,13 +130,16 @@ impl Core {
             self.send_heartbeats(now);
         }
         let Role::Leader(leader) = &self.role else { return };
-        self.resend(leader.ballot, now);
+        if now >= self.resend_due {
+            self.resend(leader.ballot, now);
+        }
     }
 
     pub(super) fn send_heartbeats(&mut self, now: Mono) {
         let Role::Leader(leader) = &mut self.role else { return };
         leader.heartbeat_at = now + self.config.timing.heartbeat;
         let round = leader.lease.send_round(now);
+        self.reads.round_sent(round);
         let heartbeat = Message::Heartbeat {
             ballot: leader.ballot,
             commit: self.learner.applied(),
@@ -174,6 +186,7 @@ impl Core {
             && leader.ballot == ballot
         {
             leader.lease.acknowledged(round, from, quorum, |sent| if from_send { sent } else { now });
+            self.index_advance(now);
         }
     }
 
@@ -191,19 +204,24 @@ impl Core {
         let nodes: Vec<NodeId> = self.config.nodes.iter().copied().collect();
         let commit = self.learner.applied();
         let mut again = Vec::new();
-        let due = self
-            .proposals
-            .iter_mut()
-            .filter(|((_, ballot), proposal)| *ballot == under && now >= proposal.resend_at)
-            .take(RESEND_MAX);
-        for ((slot, ballot), proposal) in due {
+        let (mut sent, mut next) = (0, Mono::NEVER);
+        for ((slot, ballot), proposal) in
+            self.proposals.iter_mut().filter(|((_, ballot), _)| *ballot == under)
+        {
+            if now < proposal.resend_at || sent == RESEND_MAX {
+                next = next.min(proposal.resend_at.max(now + RESEND_PAUSE));
+                continue;
+            }
+            sent += 1;
             proposal.resend_after = (proposal.resend_after * 2).min(Duration::from_secs(1));
             proposal.resend_at = now + proposal.resend_after;
+            next = next.min(proposal.resend_at);
             for node in nodes.iter().filter(|node| !proposal.acks.contains(node)) {
                 let entry = proposal.entry.clone();
                 again.push((*node, Message::Accept { ballot: *ballot, slot: *slot, entry, commit }));
             }
         }
+        self.resend_due = next;
         for (node, accept) in again {
             self.send(node, accept, None);
         }
@@ -224,6 +242,9 @@ impl Core {
             let output = Output::Value(self.learner.machine().get(key));
             let served = served(Path::LeaseRead, applied);
             return self.answer(request, Ok(output), served);
+        }
+        if let Op::Get { mode: ReadMode::ReadIndex, .. } = request.command.op {
+            return self.read_index(request, now);
         }
         if self.config.hooks.consults_sessions() {
             match self.learner.machine().seen(&request.command) {
@@ -251,6 +272,7 @@ impl Core {
                 Served::default(),
             );
         }
+        self.clients.look_at(request.deadline);
         leader.queue.push_back(request);
         self.fill_window(now);
     }

@@ -19,11 +19,11 @@ use super::snapshot::Snapshot;
 use crate::bugs::Hooks;
 
 /// A slot was learned to have two values. Consensus is broken; a correct cluster never gets here.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Conflict;
 
 /// What one replica knows and has applied.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Learner {
     chosen: BTreeMap<Slot, Arc<Entry>>,
     floor: Slot,

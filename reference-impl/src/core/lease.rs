@@ -16,7 +16,7 @@ use std::time::Duration;
 use super::ballot::{Ballot, Mono, NodeId};
 
 /// An acceptor's end: to whom it is bound.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Grant {
     ballot: Ballot,
     until: Mono,
@@ -40,6 +40,13 @@ impl Grant {
         true
     }
 
+    /// The leader of `ballot` does not count on it any more.
+    pub fn release(&mut self, ballot: Ballot) {
+        if self.ballot == ballot {
+            self.until = Mono::default();
+        }
+    }
+
     /// For how much longer `candidate` must be refused; zero if it may be helped.
     pub fn refuses(&self, candidate: NodeId, now: Mono) -> Duration {
         let held = self.hold.since(now);
@@ -48,12 +55,15 @@ impl Grant {
 }
 
 /// The leader's end: until when its state is certainly the newest.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Lease {
     rounds: BTreeMap<u64, (Mono, BTreeSet<NodeId>)>,
     next_round: u64,
     start: Option<Mono>,
     granted_at: Mono,
+    confirmed: u64,
+    /// The newest round that each node has acknowledged.
+    heard: BTreeMap<NodeId, u64>,
 }
 
 /// Rounds that may be unanswered before the oldest is given up.
@@ -62,7 +72,14 @@ const OPEN_ROUNDS: usize = 64;
 impl Lease {
     /// No lease yet, at `now`.
     pub fn new(now: Mono) -> Self {
-        Lease { rounds: BTreeMap::new(), next_round: 1, start: None, granted_at: now }
+        Lease {
+            rounds: BTreeMap::new(),
+            next_round: 1,
+            start: None,
+            granted_at: now,
+            confirmed: 0,
+            heard: BTreeMap::new(),
+        }
     }
 
     /// A new round of heartbeats is about to be sent; returns its number.
@@ -84,12 +101,15 @@ impl Lease {
         quorum: usize,
         counted_from: impl Fn(Mono) -> Mono,
     ) {
+        let newest = self.heard.entry(from).or_default();
+        *newest = round.max(*newest);
         let Some((sent, voters)) = self.rounds.get_mut(&round) else { return };
         voters.insert(from);
         if voters.len() >= quorum {
             let start = counted_from(*sent);
             self.start = self.start.max(Some(start));
             self.granted_at = self.granted_at.max(start);
+            self.confirmed = self.confirmed.max(round);
             self.rounds = self.rounds.split_off(&(round + 1));
         }
     }
@@ -97,6 +117,17 @@ impl Lease {
     /// Until when local reads are linearizable, if the lease is usable for `usable`.
     pub fn until(&self, usable: Duration) -> Option<Mono> {
         self.start.map(|start| start + usable)
+    }
+
+    /// The newest round that a quorum has acknowledged, 0 if none.
+    pub fn confirmed(&self) -> u64 {
+        self.confirmed
+    }
+
+    /// Who, other than `me`, has acknowledged the newest round: likely to be up to date.
+    pub fn newest_of_others(&self, me: NodeId) -> Option<NodeId> {
+        let others = self.heard.iter().filter(|(node, _)| **node != me);
+        others.max_by_key(|(node, round)| (**round, std::cmp::Reverse(**node))).map(|(node, _)| *node)
     }
 
     /// When a quorum was last heard of (or when leading began).

@@ -10,6 +10,7 @@
 //! entries before and on nothing else.
 
 use std::collections::BTreeMap;
+use std::hash::{Hash, Hasher};
 use std::ops::Bound::{Included, Unbounded};
 use std::sync::Arc;
 
@@ -22,7 +23,7 @@ use super::session::{Seen, SessionRow, Sessions};
 use crate::bugs::Hooks;
 
 /// What came of applying one command.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Applied {
     /// Its output, now or (for a duplicate) then.
     pub result: Result<Output, Failure>,
@@ -38,19 +39,36 @@ const OVERHEAD: usize = 64;
 /// The keys, in shards that a copy shares until it writes to them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Map {
-    shards: Vec<Arc<BTreeMap<String, Bytes>>>,
+    shards: Arc<Vec<Arc<BTreeMap<String, Bytes>>>>,
     bytes: usize,
+}
+
+impl Hash for Map {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        // Most shards of the maps that a model checker hashes are empty.
+        self.shards
+            .iter()
+            .enumerate()
+            .filter(|(_, shard)| !shard.is_empty())
+            .for_each(|part| part.hash(state));
+        self.bytes.hash(state);
+    }
 }
 
 impl Default for Map {
     fn default() -> Self {
-        Map { shards: vec![Arc::default(); SHARDS], bytes: 0 }
+        Map { shards: Arc::new(vec![Arc::default(); SHARDS]), bytes: 0 }
     }
 }
 
 impl Map {
     fn shard(key: &str) -> usize {
         fnv(&key) as usize % SHARDS
+    }
+
+    /// Where `key` is to be written: nobody else sees it.
+    fn own(&mut self, key: &str) -> &mut BTreeMap<String, Bytes> {
+        Arc::make_mut(&mut Arc::make_mut(&mut self.shards)[Map::shard(key)])
     }
 
     fn get(&self, key: &str) -> Option<&Bytes> {
@@ -60,13 +78,13 @@ impl Map {
     fn insert(&mut self, key: String, value: Bytes) {
         let size = OVERHEAD + key.len();
         self.bytes += size + value.len();
-        if let Some(old) = Arc::make_mut(&mut self.shards[Map::shard(&key)]).insert(key, value) {
+        if let Some(old) = self.own(&key).insert(key, value) {
             self.bytes -= size + old.len();
         }
     }
 
     fn remove(&mut self, key: &str) {
-        if let Some(old) = Arc::make_mut(&mut self.shards[Map::shard(key)]).remove(key) {
+        if let Some(old) = self.own(key).remove(key) {
             self.bytes -= OVERHEAD + key.len() + old.len();
         }
     }
@@ -101,7 +119,7 @@ impl Piece {
 }
 
 /// Keys, values and sessions.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Machine {
     map: Map,
     sessions: Sessions,
@@ -132,7 +150,7 @@ impl Machine {
                 piece.sessions.push(row);
             }
         }
-        for (part, shard) in (1u32..).zip(&self.map.shards).skip(from.part.saturating_sub(1) as usize) {
+        for (part, shard) in (1u32..).zip(self.map.shards.iter()).skip(from.part.saturating_sub(1) as usize) {
             let start = if part == from.part { from.key.as_str() } else { "" };
             for (key, value) in shard.range::<str, _>((Included(start), Unbounded)) {
                 if left == 0 {

@@ -7,7 +7,9 @@
 //! learning  Fetch   →   ← Chosen | Snapshot       Chosen is also broadcast by a Basic Paxos proposer
 //!           FetchSnapshot → ← Snapshot            piece by piece
 //! starting  Hello   →   ← Welcome
+//! reading   ReadQuery → ← ReadAnswer
 //! clients   Forward →   ← ForwardReply
+//! leaving   Release →                             a leader hands over
 //! ```
 //!
 //! Any of them may be lost, delayed, duplicated or reordered: no handler may rely on order. (`Forward` of a command without
@@ -16,7 +18,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::ballot::{Ballot, Slot};
+use super::ballot::{Ballot, NodeId, Slot};
 use super::command::{Command, Entry, EntryId, Reply};
 use super::machine::{Cursor, Piece};
 
@@ -88,8 +90,40 @@ pub enum Message {
         slot: Slot,
         leading: Option<(Ballot, Slot)>,
     },
+    /// What is the highest slot that you have voted for?
+    ReadQuery { id: EntryId },
+    /// This.
+    ReadAnswer { id: EntryId, last: Slot },
+    /// I lead no more, and do not read by my lease: you are not bound to me any longer. `to` shall stand at once.
+    Release { ballot: Ballot, to: NodeId },
     /// A client's command for the leader, who has `ttl` to answer.
     Forward { id: EntryId, command: Command, ttl: Duration },
     /// What came of it.
     ForwardReply { id: EntryId, reply: Box<Reply> },
+}
+
+impl Message {
+    /// What it is called in counts.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Message::Prepare { .. } => "prepare",
+            Message::Promise { .. } => "promise",
+            Message::Nack { .. } => "nack",
+            Message::Accept { .. } => "accept",
+            Message::Accepted { .. } => "accepted",
+            Message::Heartbeat { .. } => "heartbeat",
+            Message::HeartbeatAck { .. } => "heartbeat-ack",
+            Message::Fetch { .. } => "fetch",
+            Message::Chosen { .. } => "chosen",
+            Message::FetchSnapshot { .. } => "fetch-snapshot",
+            Message::Snapshot { .. } => "snapshot",
+            Message::Hello { .. } => "hello",
+            Message::Welcome { .. } => "welcome",
+            Message::ReadQuery { .. } => "read-query",
+            Message::ReadAnswer { .. } => "read-answer",
+            Message::Release { .. } => "release",
+            Message::Forward { .. } => "forward",
+            Message::ForwardReply { .. } => "forward-reply",
+        }
+    }
 }

@@ -43,7 +43,7 @@ pub enum Record {
 }
 
 /// All that survives a crash.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Durable {
     /// Number of starts so far.
     pub epoch: u64,
@@ -95,7 +95,10 @@ impl Durable {
                 *known = (*known).max(epoch);
             }
             Record::Forgotten(forgotten) => self.forgotten = forgotten,
-            Record::Truncated { slot } => self.truncated = self.truncated.max(slot),
+            // It begins a log that takes the place of the one before.
+            Record::Truncated { slot } => {
+                *self = Durable { truncated: slot, snapshot: self.snapshot.take(), ..Durable::default() };
+            }
         }
     }
 

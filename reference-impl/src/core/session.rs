@@ -17,7 +17,7 @@ use super::command::Output;
 pub const SESSIONS_MAX: usize = 16_384;
 
 /// What the table knows about a command.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Seen {
     /// Not applied yet, as far as this replica knows.
     New,
@@ -51,7 +51,7 @@ impl SessionRow {
     }
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Session {
     seq: u64,
     slot: Slot,
@@ -59,7 +59,7 @@ struct Session {
 }
 
 /// The table.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Sessions {
     clients: BTreeMap<u64, Session>,
     by_age: BTreeMap<Slot, u64>,

@@ -39,7 +39,7 @@ pub(super) const PIECE_PATIENCE: Duration = Duration::from_millis(500);
 const PIECE_TRIES: u32 = 6;
 
 /// The state after all slots up to `slot`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Snapshot {
     /// The last slot in it.
     pub slot: Slot,
@@ -52,7 +52,7 @@ pub struct Snapshot {
 }
 
 /// A snapshot that arrives piece by piece.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Incoming {
     slot: Slot,
     hash: u64,
@@ -63,7 +63,7 @@ struct Incoming {
 }
 
 /// What a node does about snapshots.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct Snapshots {
     /// The newest one on the disk.
     saved: Slot,
@@ -101,6 +101,11 @@ impl Snapshots {
         Some(Message::FetchSnapshot { slot: incoming.slot, at: incoming.next.clone() })
     }
 
+    /// What arrives is of no use any more once it is applied.
+    pub(super) fn has_applied(&mut self, applied: Slot) {
+        self.incoming.take_if(|incoming| incoming.slot <= applied);
+    }
+
     /// A piece is late. Whether the same node should be asked once more.
     pub(super) fn is_late(&mut self) -> bool {
         let again = self.incoming.as_mut().is_some_and(|incoming| {
@@ -115,14 +120,17 @@ impl Snapshots {
 }
 
 impl Core {
-    /// Begins a snapshot if one is due. Called after every step, so that the applied prefix is at rest.
-    pub(super) fn snapshot_if_due(&mut self) {
+    fn is_snapshot_due(&self) -> bool {
         let state = self.learner.machine().size();
         let snapshots = &self.snapshots;
         let applied = self.learner.applied();
         let due = applied >= snapshots.due || snapshots.applied_bytes >= state.max(LOG_BYTES);
-        if self.config.snapshot_every == 0 || !due || applied <= snapshots.saved || snapshots.saving.is_some()
-        {
+        self.config.snapshot_every != 0 && due && applied > snapshots.saved && snapshots.saving.is_none()
+    }
+
+    /// Begins a snapshot if one is due. Called after every step, so that the applied prefix is at rest.
+    pub(super) fn snapshot_if_due(&mut self) {
+        if !self.is_snapshot_due() {
             return;
         }
         let snapshot = Arc::new(self.snapshot(self.acceptor.promise_to_write()));
@@ -185,6 +193,7 @@ impl Core {
         self.effects.push(Effect::Note(Note::Installed { from, to: snapshot.slot }));
         self.learner.install(snapshot);
         skipped.into_iter().for_each(|id| self.answer_unknown(id, WHY));
+        self.after_progress(now);
         self.apply(now);
     }
 
@@ -266,9 +275,15 @@ impl Core {
     }
 
     pub(super) fn snapshots_tick(&mut self, now: Mono) {
-        let applied = self.learner.applied();
-        self.snapshots.incoming.take_if(|incoming| incoming.slot <= applied);
         self.snapshots.serving.take_if(|(_, used)| now.since(*used) >= SERVED_FOR);
+    }
+
+    /// When a copy is dropped that nobody asks for any more. Now, if the first step after a restart has something to do.
+    pub(super) fn snapshots_wakeup(&self) -> Mono {
+        if self.truncated < self.learner.floor() || self.is_snapshot_due() {
+            return Mono::default();
+        }
+        self.snapshots.serving.as_ref().map_or(Mono::NEVER, |(_, used)| *used + SERVED_FOR)
     }
 
     /// A piece has arrived. Whatever is not the next one of what is awaited is a duplicate, or late.

@@ -1,222 +1,154 @@
-//! Judges a simulated run while it goes on.
+//! Judges the nodes from inside while a run goes on: what must hold whatever clients see.
 //!
 //! ```text
-//! inside    one value per slot, equal hashes for equal prefixes, no answered promise forgotten
-//! outside   every key is a list that clients append unique numbers to; a read shows all that was acknowledged before it
-//!           began, nothing twice, nothing that was refused, and any two reads agree on their common part
+//! one value per slot │ equal prefixes have equal hashes, applied without gaps │ no answered promise is forgotten
 //! ```
 //!
-//! Append-only lists make linearizability cheap to check: the order of the writes is in the value. Deliberately no general
-//! checker; that is the tester's business.
+//! It remembers what was agreed by whoever applied a slot first, and compares everyone else. It looks after every step of a node,
+//! so that it must be cheap: nothing is done unless the node has applied something. Deliberately knows no clients; what those
+//! see is judged elsewhere.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::core::{Ballot, Core, Entry, NodeId, Protocol, Slot};
 
-/// What was found, in words.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{what} (seed {seed}, at {at_ms} ms)")]
-pub struct Violation {
-    /// What is wrong.
+/// An invariant of the nodes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Invariant {
+    /// All that apply a slot apply the same value, in the same place.
+    OneValue,
+    /// Slots are applied without gaps.
+    NoGap,
+    /// After a restart an acceptor knows every promise that it has answered.
+    PromiseKept,
+    /// A tick before the moment that the core asked for does nothing, and after one that moment is in the future.
+    Wakeup,
+}
+
+impl Invariant {
+    /// Its name in reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            Invariant::OneValue => "one-value",
+            Invariant::NoGap => "no-gap",
+            Invariant::PromiseKept => "promise-kept",
+            Invariant::Wakeup => "wakeup",
+        }
+    }
+}
+
+/// An invariant that did not hold.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Broken {
+    /// Which.
+    pub invariant: Invariant,
+    /// What was seen, in words.
     pub what: String,
-    /// Seed of the run.
-    pub seed: u64,
-    /// Virtual time.
-    pub at_ms: u64,
+    /// When, in nanoseconds of the world.
+    pub at: u64,
 }
 
-/// One append, as its client sees it. Times are virtual nanoseconds.
-#[derive(Clone, Debug)]
-struct Append {
-    key: usize,
-    invoked: u64,
-    acked: Option<u64>,
-    refused: bool,
-}
+pub(super) type Check = Result<(), (Invariant, String)>;
 
-/// Everything that has been claimed so far.
-#[derive(Debug, Default)]
+/// Everything that has been agreed so far.
+#[derive(Debug)]
 pub(super) struct Oracle {
-    look_inside: bool,
-    log: BTreeMap<Slot, Arc<Entry>>,
-    hashes: BTreeMap<Slot, u64>,
-    applied: BTreeMap<NodeId, Slot>,
-    promised: BTreeMap<(NodeId, Slot), Ballot>,
-    appends: Vec<Append>,
-    longest: BTreeMap<usize, Vec<u32>>,
-    /// Per key: (completed, length) of reads, lengths growing.
-    reads: BTreeMap<usize, Vec<(u64, usize)>>,
+    protocol: Protocol,
+    /// By slot, from 1.
+    log: Vec<Option<Arc<Entry>>>,
+    hashes: Vec<Option<u64>>,
+    applied: Vec<Slot>,
+    /// By node; the highest promise of all slots (Multi-Paxos).
+    promised: Vec<Ballot>,
+    /// The same of single slots (Basic Paxos).
+    promised_at: BTreeMap<(NodeId, Slot), Ballot>,
 }
-
-type Check = Result<(), String>;
 
 impl Oracle {
-    pub(super) fn new(look_inside: bool) -> Self {
-        Oracle { look_inside, ..Oracle::default() }
+    pub(super) fn new(protocol: Protocol, nodes: u32) -> Self {
+        let ends = nodes as usize + 1;
+        Oracle {
+            protocol,
+            log: Vec::new(),
+            hashes: Vec::new(),
+            applied: vec![0; ends],
+            promised: vec![Ballot::ZERO; ends],
+            promised_at: BTreeMap::new(),
+        }
     }
 
+    /// The highest slot that anybody has applied.
     pub(super) fn slots(&self) -> u64 {
-        self.hashes.last_key_value().map_or(0, |(slot, _)| *slot)
+        self.hashes.len() as u64
     }
-
-    // --- inside -----------------------------------------------------------------------------------------------------
 
     /// After a step of a node.
     pub(super) fn stepped(&mut self, node: NodeId, core: &Core) -> Check {
+        let applied = core.learner().applied();
+        if self.applied[node as usize] == applied { Ok(()) } else { self.compare(node, core) }
+    }
+
+    fn compare(&mut self, node: NodeId, core: &Core) -> Check {
         let learner = core.learner();
-        let before = self.applied.insert(node, learner.applied()).unwrap_or(0);
-        if before == learner.applied() {
-            return Ok(());
+        let applied = learner.applied();
+        let before = std::mem::replace(&mut self.applied[node as usize], applied);
+        if self.log.len() < applied as usize {
+            self.log.resize(applied as usize, None);
+            self.hashes.resize(applied as usize, None);
         }
-        let known = *self.hashes.entry(learner.applied()).or_insert(learner.hash());
-        if !self.look_inside {
-            return Ok(());
+        if learner.floor() > applied {
+            return Err((Invariant::NoGap, format!("node {node} has forgotten more than it has applied")));
         }
-        if learner.floor() > learner.applied() {
-            return Err(format!("node {node} has forgotten more than it has applied"));
-        }
-        for slot in before.max(learner.floor()) + 1..=learner.applied() {
+        // What a snapshot covers is judged by the hash.
+        for slot in before.max(learner.floor()) + 1..=applied {
             let Some(entry) = learner.chosen(slot) else {
-                return Err(format!("node {node} skipped slot {slot}"));
+                return Err((Invariant::NoGap, format!("node {node} skipped slot {slot}")));
             };
-            let agreed = self.log.entry(slot).or_insert_with(|| entry.clone());
+            let agreed = self.log[slot as usize - 1].get_or_insert_with(|| entry.clone());
             if agreed != entry {
-                return Err(format!("slot {slot} is {entry:?} at node {node}, was {agreed:?} elsewhere"));
+                let what = format!("slot {slot} is {entry:?} at node {node}, was {agreed:?} elsewhere");
+                return Err((Invariant::OneValue, what));
             }
         }
-        if known != learner.hash() {
-            return Err(format!("node {node} applied another prefix up to slot {}", learner.applied()));
+        if *self.hashes[applied as usize - 1].get_or_insert(learner.hash()) != learner.hash() {
+            return Err((
+                Invariant::OneValue,
+                format!("node {node} applied another prefix up to slot {applied}"),
+            ));
         }
         Ok(())
     }
 
     /// A promise or an acceptance has left a node.
-    pub(super) fn promised(&mut self, node: NodeId, protocol: Protocol, slot: Slot, ballot: Ballot) {
-        let slot = if protocol == Protocol::MultiPaxos { 0 } else { slot };
-        let known = self.promised.entry((node, slot)).or_default();
+    pub(super) fn promised(&mut self, node: NodeId, slot: Slot, ballot: Ballot) {
+        let known = match self.protocol {
+            Protocol::MultiPaxos => &mut self.promised[node as usize],
+            Protocol::BasicPaxos => self.promised_at.entry((node, slot)).or_default(),
+        };
         *known = (*known).max(ballot);
     }
 
     /// A node has lost its disk: it may forget what it said, but not use that.
     pub(super) fn wiped(&mut self, node: NodeId) {
-        self.promised.retain(|(who, _), _| *who != node);
+        self.promised[node as usize] = Ballot::ZERO;
+        self.promised_at.retain(|(who, _), _| *who != node);
     }
 
     /// A node has restarted from its disk.
     pub(super) fn restarted(&mut self, node: NodeId, core: &Core) -> Check {
-        self.applied.insert(node, 0);
-        if !self.look_inside {
-            return Ok(());
-        }
-        for ((_, slot), ballot) in self.promised.range((node, 0)..=(node, Slot::MAX)) {
-            // In a slot that is forgotten the node helps no ballot at all. (Slot 0 stands for all slots.)
-            let is_moot = (1..=core.learner().floor()).contains(slot);
-            if core.acceptor().promised(*slot) < *ballot && !is_moot {
-                return Err(format!("node {node} forgot its promise {ballot} in a restart"));
+        self.applied[node as usize] = 0;
+        let everywhere = [((node, 1), self.promised[node as usize])];
+        // In a slot that is forgotten the node helps no ballot at all.
+        let first = core.learner().floor() + 1;
+        let single =
+            self.promised_at.range((node, first)..=(node, Slot::MAX)).map(|(at, ballot)| (*at, *ballot));
+        for ((_, slot), ballot) in everywhere.into_iter().chain(single) {
+            if core.acceptor().promised(slot) < ballot {
+                let what = format!("node {node} forgot its promise {ballot} in a restart");
+                return Err((Invariant::PromiseKept, what));
             }
         }
         self.stepped(node, core)
-    }
-
-    // --- outside ----------------------------------------------------------------------------------------------------
-
-    /// A client is about to append; returns the number that it must append.
-    pub(super) fn invoke_append(&mut self, key: usize, now: u64) -> u32 {
-        self.appends.push(Append { key, invoked: now, acked: None, refused: false });
-        (self.appends.len() - 1) as u32
-    }
-
-    pub(super) fn acked(&mut self, token: u32, now: u64) {
-        self.appends[token as usize].acked.get_or_insert(now);
-    }
-
-    pub(super) fn refused(&mut self, token: u32) {
-        self.appends[token as usize].refused = true;
-    }
-
-    /// A linearizable read of `key`, invoked then, has just shown `list`.
-    pub(super) fn read(&mut self, key: usize, invoked: u64, now: u64, list: &[u32]) -> Check {
-        let mut seen = BTreeSet::new();
-        for token in list {
-            if !seen.insert(*token) {
-                return Err(format!("append {token} is in the list of key {key} twice"));
-            }
-            let Some(append) = self.appends.get(*token as usize).filter(|append| append.key == key) else {
-                return Err(format!("append {token} is in the list of key {key}, but was never sent to it"));
-            };
-            if append.refused {
-                return Err(format!(
-                    "append {token} was refused as not applied, but is in the list of key {key}"
-                ));
-            }
-        }
-        for (token, append) in (0u32..).zip(&self.appends) {
-            if append.key == key
-                && append.acked.is_some_and(|acked| acked < invoked)
-                && !seen.contains(&token)
-            {
-                return Err(format!(
-                    "append {token} to key {key} was acknowledged before a read that lacks it"
-                ));
-            }
-        }
-        let longest = self.longest.entry(key).or_default();
-        let common = longest.len().min(list.len());
-        if longest[..common] != list[..common] {
-            return Err(format!("two reads of key {key} disagree: {longest:?} and {list:?}"));
-        }
-        if list.len() > longest.len() {
-            longest.clone_from(&list.to_vec());
-        }
-        let reads = self.reads.entry(key).or_default();
-        if let Some((_, length)) = reads.iter().rev().find(|(completed, _)| *completed < invoked)
-            && *length > list.len()
-        {
-            return Err(format!("a read of key {key} went back from {length} to {} entries", list.len()));
-        }
-        let length = reads.last().map_or(0, |(_, length)| *length).max(list.len());
-        reads.push((now, length));
-        self.real_time_order(key)
-    }
-
-    /// What was acknowledged before another append was sent stands before it.
-    fn real_time_order(&self, key: usize) -> Check {
-        let mut earliest_ack_after = u64::MAX;
-        for token in self.longest[&key].iter().rev() {
-            let append = &self.appends[*token as usize];
-            if earliest_ack_after < append.invoked {
-                return Err(format!(
-                    "append {token} to key {key} stands before one acknowledged before it was sent"
-                ));
-            }
-            earliest_ack_after = earliest_ack_after.min(append.acked.unwrap_or(u64::MAX));
-        }
-        Ok(())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_lost_a_doubled_and_a_refused_append_are_found_and_a_good_list_is_not() {
-        let mut oracle = Oracle::new(true);
-        let a = oracle.invoke_append(0, 10);
-        oracle.acked(a, 20);
-        let b = oracle.invoke_append(0, 30);
-        oracle.refused(b);
-        let c = oracle.invoke_append(0, 40);
-        assert!(oracle.read(0, 15, 25, &[]).is_ok(), "it overlaps the append");
-        assert!(oracle.read(0, 50, 60, &[]).unwrap_err().contains("lacks it"));
-        assert!(oracle.read(0, 50, 60, &[a, a]).unwrap_err().contains("twice"));
-        assert!(oracle.read(0, 50, 60, &[a, b]).unwrap_err().contains("refused"));
-        assert!(oracle.read(0, 50, 60, &[c, a]).unwrap_err().contains("stands before"));
-        let mut oracle = Oracle::new(true);
-        let (a, b) = (oracle.invoke_append(0, 1), oracle.invoke_append(0, 1));
-        assert!(oracle.read(0, 2, 3, &[a, b]).is_ok());
-        assert!(oracle.read(0, 4, 5, &[a]).unwrap_err().contains("went back"));
-        assert!(oracle.read(0, 4, 5, &[b, a]).unwrap_err().contains("disagree"));
     }
 }

@@ -195,7 +195,7 @@ fn every_mode_reports_all_tokens_and_keeps_their_order() {
         let (reports, reported) = mpsc::channel();
         let mut writer = Writer::start(log, fsync, None, move |done| reports.send(done).unwrap());
         for token in 1..=50 {
-            let now = writer.write(token, vec![vote(token)]);
+            let now = writer.write(vec![LogWrite::append(token, vec![vote(token)])]);
             assert_eq!(now, fsync == Fsync::None);
         }
         if fsync != Fsync::None {
@@ -222,7 +222,7 @@ fn what_is_not_synced_yet_is_not_in_the_file() {
     let lazily = Some(Duration::from_millis(200));
     let (reports, reported) = mpsc::channel();
     let mut writer = Writer::start(log, Fsync::Group, lazily, move |done| reports.send(done).unwrap());
-    writer.write(1, vec![vote(1)]);
+    writer.write(vec![LogWrite::append(1, vec![vote(1)])]);
     assert_eq!(std::fs::read(wal(&dir)).unwrap(), before, "kill -9 would lose it here");
     assert_eq!(reported.recv_timeout(Duration::from_secs(10)), Ok(Done::Written(1)));
     assert_ne!(std::fs::read(wal(&dir)).unwrap(), before);
@@ -367,11 +367,15 @@ fn the_writer_replaces_saves_and_goes_on_in_every_mode() {
         let mut writer = Writer::start(log, fsync, None, move |done| reports.send(done).unwrap());
         writer.save(snapshot(8, 2));
         while reported.recv_timeout(Duration::from_secs(10)).unwrap() != Done::Saved(8) {}
-        for token in 1..=3 {
-            writer.write(token, vec![vote(token)]);
+        for token in 1..=2 {
+            writer.write(vec![LogWrite::append(token, vec![vote(token)])]);
         }
-        writer.replace(4, truncated(4));
-        writer.write(5, vec![vote(77)]);
+        // All at once, as a driver hands them over: the replacement keeps its place.
+        writer.write(vec![
+            LogWrite::append(3, vec![vote(3)]),
+            LogWrite::replace(4, truncated(4)),
+            LogWrite::append(5, vec![vote(77)]),
+        ]);
         drop(writer);
         let (_, recovered) = Log::open(dir.path(), &identity()).unwrap();
         let expected: Vec<Record> = truncated(4).into_iter().chain([vote(77)]).collect();

@@ -30,16 +30,30 @@ pub enum Done {
 }
 
 /// One write to the log.
-struct Write {
-    token: Token,
+#[derive(Debug)]
+pub struct LogWrite {
+    /// What it is reported by.
+    pub token: Token,
     records: Vec<Record>,
     /// It takes the place of everything before it.
     replaces: bool,
 }
 
+impl LogWrite {
+    /// Records that come after those before them.
+    pub fn append(token: Token, records: Vec<Record>) -> Self {
+        LogWrite { token, records, replaces: false }
+    }
+
+    /// Records that take the place of everything before them.
+    pub fn replace(token: Token, records: Vec<Record>) -> Self {
+        LogWrite { token, records, replaces: true }
+    }
+}
+
 #[derive(Default)]
 struct Queue {
-    writes: Vec<Write>,
+    writes: Vec<LogWrite>,
     closed: bool,
 }
 
@@ -97,25 +111,21 @@ impl Writer {
             Some(thread.unwrap_or_else(|error| fail("start a thread to write a snapshot in", dir, &error)));
     }
 
-    /// Like [`Writer::write`], but the records take the place of everything before them.
-    pub fn replace(&mut self, token: Token, records: Vec<Record>) -> bool {
-        self.push(Write { token, records, replaces: true })
-    }
-
-    /// Queues records. True if they are on disk already (as far as the mode promises) and will not be reported.
-    pub fn write(&mut self, token: Token, records: Vec<Record>) -> bool {
-        self.push(Write { token, records, replaces: false })
-    }
-
-    fn push(&mut self, write: Write) -> bool {
+    /// Queues writes, in the order of their tokens. True if they are on disk already (as far as the mode promises) and will not
+    /// be reported.
+    pub fn write(&mut self, writes: Vec<LogWrite>) -> bool {
         match &mut self.mode {
             Mode::Inline(log) => {
-                put(log, write.replaces, &write.records);
+                for group in groups(writes, false) {
+                    let replaces = group.iter().any(|write| write.replaces);
+                    let records: Vec<Record> = group.into_iter().flat_map(|write| write.records).collect();
+                    put(log, replaces, &records);
+                }
                 true
             }
             Mode::Thread(shared, _) => {
                 let mut queue = shared.queue.lock().unwrap_or_else(PoisonError::into_inner);
-                queue.writes.push(write);
+                queue.writes.extend(writes);
                 drop(queue);
                 shared.filled.notify_one();
                 false
@@ -178,7 +188,7 @@ fn run(mut log: Log, fsync: Fsync, lazily: Option<Duration>, shared: &Shared, re
 
 /// What is written and synced together. A replacement holds what the writes before it would have written, so those are left
 /// out; it syncs by itself.
-fn groups(mut writes: Vec<Write>, each_alone: bool) -> Vec<Vec<Write>> {
+fn groups(mut writes: Vec<LogWrite>, each_alone: bool) -> Vec<Vec<LogWrite>> {
     let mut groups = Vec::new();
     if let Some(last) = writes.iter().rposition(|write| write.replaces) {
         let rest = writes.split_off(last + 1);

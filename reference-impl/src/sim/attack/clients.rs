@@ -8,7 +8,7 @@
 
 use prost::bytes::Bytes;
 use rand::RngExt;
-use rand_chacha::ChaCha8Rng;
+use rand::rngs::Xoshiro256PlusPlus;
 
 use crate::core::{Command, NodeId, Op, Output, ReadMode};
 
@@ -52,14 +52,14 @@ impl Worker {
     }
 
     /// The node to ask next.
-    pub(super) fn node(&self, nodes: u32, rng: &mut ChaCha8Rng) -> NodeId {
+    pub(super) fn node(&self, nodes: u32, rng: &mut Xoshiro256PlusPlus) -> NodeId {
         self.home.unwrap_or_else(|| rng.random_range(1..=nodes))
     }
 
     /// What to do next; `token` hands out numbers for appends.
     pub(super) fn next(
         &mut self,
-        rng: &mut ChaCha8Rng,
+        rng: &mut Xoshiro256PlusPlus,
         token: impl FnOnce(usize) -> u32,
     ) -> (Doing, Command) {
         self.seq += 1;
@@ -70,7 +70,9 @@ impl Worker {
             let value = Bytes::copy_from_slice(&token.to_be_bytes());
             (Doing::Append { token }, Op::Append { key: name, value })
         } else {
-            let mode = if rng.random_bool(0.8) { ReadMode::Lease } else { ReadMode::Log };
+            let modes =
+                [ReadMode::Lease, ReadMode::Lease, ReadMode::Log, ReadMode::ReadIndex, ReadMode::Quorum];
+            let mode = modes[rng.random_range(0..modes.len())];
             (Doing::Read { key }, Op::Get { key: name, mode })
         };
         (doing, Command { client: self.name, seq: self.seq, op })

@@ -1,0 +1,211 @@
+//! Linearizable reads that ask others, but write nothing: by read-index at the leader, and by quorum anywhere.
+//!
+//! ```text
+//! read-index   client    leader                acceptors          quorum   client    any node             acceptors
+//!                │ get ───→ │ index = applied      │                         │ get ───→ │ ReadQuery ─────────→ │
+//!                │          │ Heartbeat(round r) ─→│                         │          │ ←─ highest slot voted│
+//!                │          │ ←───────── ack(r) ── │                         │          │ majority: the highest of them
+//!                │ ←─ value │ still leads          │                         │ ←─ value │ once that slot is applied here
+//! ```
+//!
+//! *Read-index* (Ongaro's thesis, §6.4): whatever was answered before the read arrived is at or below what the leader had applied by
+//! then, provided that it still led then. A round of heartbeats that was *sent after* the read arrived and that a quorum acknowledged
+//! proves that. One round serves all reads that wait for it.
+//!
+//! *Quorum reads* (Charapko, Ailijiang, Demirbas: "Linearizable Quorum Reads in Paxos", HotStorage 2019): whatever was answered before
+//! is accepted by a majority, so one of any majority knows its slot. The slot that is waited for need not be chosen yet; it will be, or the
+//! read runs out of time. Deliberately no leases and no clocks in this file.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use super::ballot::{Mono, NodeId, Slot};
+use super::clients::Request;
+use super::command::{EntryId, Failure, Path, Served};
+use super::message::Message;
+use super::{Core, Role};
+
+/// Reads that wait for others.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub(super) struct Reads {
+    /// At the leader, in the order of their arrival.
+    index: VecDeque<IndexRead>,
+    quorum: BTreeMap<EntryId, QuorumRead>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct IndexRead {
+    request: Request,
+    /// What must be applied before it is answered.
+    index: Slot,
+    /// The round that must be acknowledged; none was sent since it arrived if `None`.
+    round: Option<u64>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct QuorumRead {
+    request: Request,
+    /// The highest slot that each has voted for.
+    last: BTreeMap<NodeId, Slot>,
+    ask_again_at: Mono,
+}
+
+impl Reads {
+    /// When a question is to be repeated, or a read has waited for too long.
+    pub(super) fn wakeup(&self) -> Mono {
+        let index = self.index.iter().map(|read| read.request.deadline);
+        let quorum = self.quorum.values().map(|read| read.request.deadline.min(read.ask_again_at));
+        index.chain(quorum).min().unwrap_or(Mono::NEVER)
+    }
+
+    /// A round of heartbeats is being sent: it confirms whatever has arrived before.
+    pub(super) fn round_sent(&mut self, round: u64) {
+        self.index
+            .iter_mut()
+            .rev()
+            .take_while(|read| read.round.is_none())
+            .for_each(|read| read.round = Some(round));
+    }
+
+    /// Whoever led does not any more: its reads have to go elsewhere.
+    pub(super) fn take_index(&mut self) -> impl Iterator<Item = Request> + use<> {
+        std::mem::take(&mut self.index).into_iter().map(|read| read.request)
+    }
+}
+
+impl Core {
+    /// A read by read-index has reached the leader.
+    pub(super) fn read_index(&mut self, request: Request, now: Mono) {
+        let Role::Leader(leader) = &self.role else { return };
+        if self.reads.index.len() >= self.config.queue {
+            let full = Failure::Overloaded("the leader's queue of reads is full");
+            return self.answer(request, Err(full), Served::default());
+        }
+        // Before the barrier the leader may not know what its predecessor has answered.
+        let index = self.learner.applied().max(leader.barrier);
+        self.reads.index.push_back(IndexRead { request, index, round: None });
+        self.index_advance(now);
+    }
+
+    /// Answers the reads whose round was acknowledged and whose index is applied, and sends a round for those that wait for one.
+    pub(super) fn index_advance(&mut self, now: Mono) {
+        if self.reads.index.is_empty() {
+            return;
+        }
+        let applied = self.learner.applied();
+        let Role::Leader(leader) = &self.role else { return };
+        let (ballot, confirmed) = (leader.ballot, leader.lease.confirmed());
+        while let Some(read) = self.reads.index.front()
+            && read.round.is_some_and(|round| round <= confirmed)
+            && read.index <= applied
+        {
+            let Some(read) = self.reads.index.pop_front() else { break };
+            let waited = now.since(read.request.arrived);
+            let output = self.learner.machine().preview(&read.request.command.op);
+            let node = self.config.id;
+            let served = Served {
+                path: Path::ReadIndex,
+                slot: applied,
+                ballot,
+                node,
+                commit: waited,
+                ..Served::default()
+            };
+            self.answer(read.request, Ok(output), served);
+        }
+        // An open round was sent before the newest read arrived. The next one waits for its end, so that a busy leader does not send one
+        // for each read.
+        let open = self.reads.index.iter().any(|read| read.round.is_some_and(|round| round > confirmed));
+        if !open && self.reads.index.iter().any(|read| read.round.is_none()) {
+            self.send_heartbeats(now);
+        }
+    }
+
+    /// A quorum read has reached some node.
+    pub(super) fn quorum_read(&mut self, request: Request, now: Mono) {
+        let id = self.fresh_id();
+        let ask_again_at = now + self.config.timing.resend;
+        self.reads.quorum.insert(id, QuorumRead { request, last: BTreeMap::new(), ask_again_at });
+        let query = Message::ReadQuery { id };
+        self.broadcast(&query);
+        self.send(self.config.id, query, None);
+    }
+
+    /// How far have you voted? A vote that is not on disk yet may be told: it only makes the reader wait. One that is forgotten because
+    /// a snapshot covers it is of a slot that is applied; a node that may have lost votes must not answer at all.
+    pub(super) fn on_read_query(&mut self, from: NodeId, id: EntryId) {
+        if !self.votes() {
+            return;
+        }
+        let last = self.acceptor.last_slot().max(self.learner.applied());
+        self.send(from, Message::ReadAnswer { id, last }, None);
+    }
+
+    pub(super) fn on_read_answer(&mut self, from: NodeId, id: EntryId, last: Slot, now: Mono) {
+        if let Some(read) = self.reads.quorum.get_mut(&id) {
+            read.last.entry(from).or_insert(last);
+            self.quorum_advance(now);
+        }
+    }
+
+    /// Answers the quorum reads that a majority has answered and whose slot is applied.
+    pub(super) fn quorum_advance(&mut self, now: Mono) {
+        if self.reads.quorum.is_empty() {
+            return;
+        }
+        let (applied, quorum) = (self.learner.applied(), self.config.quorum());
+        let is_ready =
+            |read: &QuorumRead| read.last.len() >= quorum && read.last.values().all(|last| *last <= applied);
+        let ready: Vec<EntryId> =
+            self.reads.quorum.iter().filter(|(_, read)| is_ready(read)).map(|(id, _)| *id).collect();
+        for id in ready {
+            let Some(read) = self.reads.quorum.remove(&id) else { continue };
+            let waited = now.since(read.request.arrived);
+            let output = self.learner.machine().preview(&read.request.command.op);
+            let node = self.config.id;
+            let served =
+                Served { path: Path::QuorumRead, slot: applied, node, commit: waited, ..Served::default() };
+            self.answer(read.request, Ok(output), served);
+        }
+    }
+
+    /// Gives up what has waited for too long, and asks again.
+    pub(super) fn reads_tick(&mut self, now: Mono) {
+        if now < self.reads.wakeup() {
+            return;
+        }
+        let late = |read: &QuorumRead| now >= read.request.deadline;
+        let ids: Vec<EntryId> =
+            self.reads.quorum.iter().filter(|(_, read)| late(read)).map(|(id, _)| *id).collect();
+        for id in ids {
+            if let Some(read) = self.reads.quorum.remove(&id) {
+                self.unread(
+                    read.request,
+                    "no majority told what it has voted for, or that was not chosen in time",
+                );
+            }
+        }
+        let (late, index) =
+            std::mem::take(&mut self.reads.index).into_iter().partition(|read| now >= read.request.deadline);
+        self.reads.index = index;
+        for read in Vec::from_iter::<VecDeque<IndexRead>>(late) {
+            self.unread(read.request, "no majority confirmed in time that this node still leads");
+        }
+        let again = now + self.config.timing.resend;
+        let mut silent = Vec::new();
+        for (id, read) in &mut self.reads.quorum {
+            if now >= read.ask_again_at {
+                read.ask_again_at = again;
+                silent.extend(
+                    self.config.others().filter(|node| !read.last.contains_key(node)).map(|node| (node, *id)),
+                );
+            }
+        }
+        for (node, id) in silent {
+            self.send(node, Message::ReadQuery { id }, None);
+        }
+    }
+
+    fn unread(&mut self, request: Request, why: &'static str) {
+        self.answer(request, Err(Failure::Unknown(why)), Served::default());
+    }
+}
