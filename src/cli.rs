@@ -13,6 +13,7 @@ mod list;
 mod node;
 mod paths;
 mod run;
+mod sim;
 
 use crate::{exit, trial::Refused};
 use clap::{Parser, Subcommand, error::ErrorKind};
@@ -34,6 +35,8 @@ const EXIT_CODES: &str = "Exit codes: 0 valid, 1 invalid, 2 unknown (or a pass t
 enum Command {
     /// Runs a test and judges it. Without arguments: five nodes, ten clients, thirty seconds of faults
     Run(run::Args),
+    /// Runs a test against the simulated cluster, in virtual time, over many seeds; shrinks what fails
+    Sim(sim::Args),
     /// Judges a stored history
     Check(check::Args),
     /// Writes a stored history in another format: jsonl, edn (Jepsen's) or json
@@ -97,6 +100,7 @@ pub fn main() -> ExitCode {
     };
     let result = match cli.command {
         Command::Run(args) => run::main(args),
+        Command::Sim(args) => sim::main(args),
         Command::Check(args) => check::main(args),
         Command::Convert(args) => convert::main(args),
         Command::Paths(args) => paths::main(args),

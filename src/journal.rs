@@ -154,6 +154,27 @@ impl Journal {
     }
 }
 
+/// The events of a run whose time is told by others: numbered as they come, and kept.
+#[derive(Debug, Default)]
+pub struct Ledger(Vec<Event>);
+
+impl Ledger {
+    /// Writes down an event that happened at `time`, which must not be before the last one's.
+    pub fn record(&mut self, time: u64, process: Process, kind: Kind, op: Op, ret: Option<Ret>, meta: Meta) {
+        self.0.push(Event { index: self.0.len() as u64, time, process, kind, op, ret, meta });
+    }
+
+    /// So far.
+    pub fn events(&self) -> &[Event] {
+        &self.0
+    }
+
+    /// All of them.
+    pub fn close(self) -> Vec<Event> {
+        self.0
+    }
+}
+
 /// Adds to the end of a history that is closed what was observed when the run was over, at the time of its last event.
 ///
 /// # Errors

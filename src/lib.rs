@@ -32,6 +32,7 @@ pub mod progress;
 pub mod report;
 pub mod run;
 pub mod scenario;
+pub mod sim;
 pub mod store;
 pub mod trial;
 pub mod worker;

@@ -35,6 +35,8 @@ pub const TESTS: &[(&str, &str)] = &[
     ("hunt", include_str!("../workloads/hunt.yaml")),
     ("hunt-retry", include_str!("../workloads/hunt-retry.yaml")),
     ("hunt-reads", include_str!("../workloads/hunt-reads.yaml")),
+    ("hunt-index", include_str!("../workloads/hunt-index.yaml")),
+    ("hunt-quorum", include_str!("../workloads/hunt-quorum.yaml")),
     ("hunt-three", include_str!("../workloads/hunt-three.yaml")),
     ("hunt-wide", include_str!("../workloads/hunt-wide.yaml")),
     ("hunt-basic", include_str!("../workloads/hunt-basic.yaml")),

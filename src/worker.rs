@@ -29,10 +29,10 @@ use tokio::sync::watch;
 use workloads::{Client, Generator, Outcome, Pace};
 
 /// After a refusal or a failed connection a client holds back a little, so that one sick node does not eat the arrivals.
-const HOLD_BACK: Duration = Duration::from_millis(50);
+pub(crate) const HOLD_BACK: Duration = Duration::from_millis(50);
 
 /// How often replicas are looked at, where a workload wants that.
-const SAMPLE_EVERY: Duration = Duration::from_millis(100);
+pub(crate) const SAMPLE_EVERY: Duration = Duration::from_millis(100);
 
 /// The phase of samples of replicas during the load.
 pub const SAMPLE: &str = "sample";
@@ -119,7 +119,7 @@ impl Arrivals {
     }
 
     /// The next operation and the time at which it is due; `None` when there are no more.
-    fn next(&self, now: u64) -> Option<(u64, Op)> {
+    pub(crate) fn next(&self, now: u64) -> Option<(u64, Op)> {
         let mut source = self.lock();
         let s = &mut *source;
         if s.rate == 0.0 {
@@ -141,7 +141,7 @@ impl Arrivals {
     }
 
     /// An operation outside of the schedule of arrivals.
-    fn any(&self) -> Op {
+    pub(crate) fn any(&self) -> Op {
         let mut source = self.lock();
         let s = &mut *source;
         s.generator.next(&mut s.ops)
@@ -154,7 +154,7 @@ impl Arrivals {
         source.end = end;
     }
 
-    fn completed(&self, op: &Op, ret: &checkers::Ret, call: u64, sample: bool) {
+    pub(crate) fn completed(&self, op: &Op, ret: &checkers::Ret, call: u64, sample: bool) {
         let mut source = self.lock();
         source.generator.completed(op, ret);
         if !sample {

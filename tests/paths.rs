@@ -9,7 +9,22 @@ fn one_round_trip_is_less_than_two() {
     let folder = tempfile::tempdir().unwrap();
     let (code, stdout, stderr) =
         run(tribunal(folder.path()).args(["paths", "--delay", "20ms", "--nodes", "3", "--samples", "30"]));
-    assert_eq!(code, 0, "{stdout}\n{stderr}");
+    // Whether a bound on time holds depends on the machine; that the exit code says so does not.
+    let missed = stdout.contains("MISSED");
+    assert_eq!(code, i32::from(missed), "{stdout}\n{stderr}");
+    let demands = stdout.lines().filter(|l| l.ends_with(" yes") || l.ends_with(" MISSED")).count();
+    assert_eq!(demands, 5, "a demand was not judged:\n{stdout}");
+    let messages = |protocol: &str| {
+        let line = stdout.lines().find(|l| l.contains(protocol) && l.contains("messages"));
+        line.unwrap_or_else(|| panic!("no messages of {protocol} in\n{stdout}")).ends_with(" yes")
+    };
+    assert!(messages("multi-paxos") && messages("basic-paxos"), "not a matter of speed:\n{stdout}");
+    for file in
+        ["paths.txt", "paths.svg", "multi-paxos-at-the-proposer.hgrm", "multi-paxos-lease-read-direct.hgrm"]
+    {
+        let path = folder.path().join("store/latest").join(file);
+        assert!(path.metadata().is_ok_and(|m| m.len() > 0), "{file} is missing");
+    }
     let p50 = |protocol: &str, view: &str| -> f64 {
         let line = stdout.lines().find(|l| l.contains(protocol) && l.contains(view));
         let line = line.unwrap_or_else(|| panic!("no `{protocol} {view}` in\n{stdout}"));

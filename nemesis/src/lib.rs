@@ -68,4 +68,5 @@ pub const PLANS: &[(&str, &str)] = &[
     ("cut-off", include_str!("../cut-off.yaml")),
     ("skewed-split", include_str!("../skewed-split.yaml")),
     ("promise-power", include_str!("../promise-power.yaml")),
+    ("storm", include_str!("../storm.yaml")),
 ];

@@ -9,9 +9,18 @@
 //! [`Hooks`] states what a correct node does ("writes promises", "honours the lease") and answers `true` unless the bug of
 //! that name was planted. This is deliberately not a fault injector: it breaks the node's own promises, never its environment.
 
+mod consensus;
+mod first;
+mod hooks;
+mod service;
+
+use std::sync::LazyLock;
+
+pub use hooks::Hooks;
+
 /// One planted bug.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[repr(u32)]
+#[repr(u8)]
 #[allow(missing_docs)] // each is described in `catalogue`
 pub enum Bug {
     PromiseNotWritten,
@@ -27,6 +36,39 @@ pub enum Bug {
     AckBeforeQuorum,
     PromiseNotFsynced,
     LeaseOnWallClock,
+    PromiseOmitsVotes,
+    LowestVote,
+    FirstVote,
+    VoteIsNoPromise,
+    OneBallotField,
+    CountsReplies,
+    BallotsByRound,
+    BallotReused,
+    LeadsUnprepared,
+    ChosenByOne,
+    VotesOfAnyBallot,
+    PrefixOnly,
+    InheritedIsChosen,
+    GapsNotFilled,
+    CommitIsNewest,
+    LearnsAnyVote,
+    DoubtIsFailure,
+    RetryAnsweredAnew,
+    RetryCheckedOnce,
+    ReadsBeforeBarrier,
+    ReadsWithoutLease,
+    LeaseOfOne,
+    GrantTooShort,
+    RestartForgetsLease,
+    HandOverKeepsLease,
+    ReadIndexUnconfirmed,
+    ReadIndexUnapplied,
+    QuorumReadApplied,
+    QuorumReadUnapplied,
+    DirtyReads,
+    CasAnsweredLocally,
+    ApplyDependsOnNode,
+    NeverBacksOff,
 }
 
 /// What is known about a planted bug.
@@ -55,154 +97,8 @@ pub struct BugInfo {
 const MULTI: &str = "multi-paxos";
 const BASIC: &str = "basic-paxos";
 
-static CATALOGUE: [BugInfo; 13] = [
-    BugInfo {
-        bug: Bug::PromiseNotWritten,
-        name: "promise-not-written",
-        family: "durability",
-        breaks: "a promise is kept across a restart (P1): it is answered, but its record never enters the log, and \
-                 votes do not bring it back",
-        seen_in: "omnipaxos_storage (promise kept in memory only), etcd-io/etcd#14143 (class)",
-        reveals: "acceptors killed with SIGKILL and restarted between a promise and the accept it excludes",
-        workload: "hunt-three",
-        plan: "promise-churn",
-        protocol: MULTI,
-    },
-    BugInfo {
-        bug: Bug::AcceptNotSynced,
-        name: "accept-not-synced",
-        family: "durability",
-        breaks: "a chosen value is on the disks of a majority: an acceptance is answered before its record is synced",
-        seen_in: "nodes run with fsync off or with a delayed sync; cockroachdb/cockroach#37102 (class)",
-        reveals: "a majority of the nodes killed at once",
-        workload: "hunt",
-        plan: "kill-all",
-        protocol: MULTI,
-    },
-    BugInfo {
-        bug: Bug::AcceptBelowPromise,
-        name: "accept-below-promise",
-        family: "acceptor",
-        breaks: "no acceptance below the promise (P2)",
-        seen_in: "readings of \"Paxos Made Simple\" (brooker.co.za, 2021-11-16); cassandra PR 1327 (class)",
-        reveals: "messages of a deposed leader that arrive after the partition has healed",
-        workload: "hunt-basic",
-        plan: "duel",
-        protocol: BASIC,
-    },
-    BugInfo {
-        bug: Bug::IgnoreAccepted,
-        name: "ignore-accepted",
-        family: "proposer",
-        breaks: "a new leader proposes the reported value of the highest ballot (P3)",
-        seen_in: "paxi (HandleP1a skips slots), epaxos-repo paxos.go (prepares one instance)",
-        reveals: "a majority, or a leader, killed right after it has answered, so that only votes remember the value",
-        workload: "hunt",
-        plan: "kill-all",
-        protocol: MULTI,
-    },
-    BugInfo {
-        bug: Bug::QuorumOffByOne,
-        name: "quorum-off-by-one",
-        family: "quorum",
-        breaks: "any two quorums intersect: N/2 nodes count as a majority",
-        seen_in: "openraft d60f1e85 (read quorum of majority - 1), raft-java#21",
-        reveals: "a partition with the leader and one more node on the minority's side",
-        workload: "hunt",
-        plan: "split-leader",
-        protocol: MULTI,
-    },
-    BugInfo {
-        bug: Bug::FollowerReads,
-        name: "follower-reads",
-        family: "read",
-        breaks: "a linearizable read is answered by the leader or through the log",
-        seen_in: "default local reads in several replicated stores, labelled as consistent",
-        reveals: "any lag of a follower",
-        workload: "hunt",
-        plan: "chaos",
-        protocol: MULTI,
-    },
-    BugInfo {
-        bug: Bug::LeaseNotWaitedOut,
-        name: "lease-not-waited-out",
-        family: "lease",
-        breaks: "no acceptor helps a new leader before the lease it has granted is over",
-        seen_in: "hashicorp/consul#54, Xline#870 (class)",
-        reveals: "the leader cut off from the majority, with clients on both sides",
-        workload: "hunt-reads",
-        plan: "split-long",
-        protocol: MULTI,
-    },
-    BugInfo {
-        bug: Bug::LeaseFromAck,
-        name: "lease-from-ack",
-        family: "lease",
-        breaks: "a lease runs from the moment its heartbeat was sent, shortened by the clocks' drift: here it runs from \
-                 the acknowledgement, twice as long",
-        seen_in: "vesoft-inc/nebula#2723, d-engine#158 (lease arithmetic)",
-        reveals: "the leader cut off from the majority, with clients on both sides",
-        workload: "hunt-reads",
-        plan: "split-long",
-        protocol: MULTI,
-    },
-    BugInfo {
-        bug: Bug::RetryAppliedTwice,
-        name: "retry-applied-twice",
-        family: "session",
-        breaks: "a command (client, seq) is applied once: the session table is not consulted",
-        seen_in: "etcd-io/etcd#18424 (class)",
-        reveals: "a paused leader: forwarded commands are sent again and meet their first copy",
-        workload: "hunt-retry",
-        plan: "leader-pause",
-        protocol: MULTI,
-    },
-    BugInfo {
-        bug: Bug::ApplySkipsHoles,
-        name: "apply-skips-holes",
-        family: "learner",
-        breaks: "entries are applied in the order of their slots, without gaps",
-        seen_in: "out-of-order execution in early state machine layers; summerset PR 19 (class)",
-        reveals: "a leader change: replicas have gaps, and later lead with them",
-        workload: "hunt-wide",
-        plan: "flaky",
-        protocol: MULTI,
-    },
-    BugInfo {
-        bug: Bug::AckBeforeQuorum,
-        name: "ack-before-quorum",
-        family: "proposer",
-        breaks: "OK means chosen: here the leader answers as soon as it has proposed",
-        seen_in: "asynchronous replication sold as synchronous",
-        reveals: "a leader killed or cut off right after it has answered",
-        workload: "hunt",
-        plan: "leader-churn",
-        protocol: MULTI,
-    },
-    BugInfo {
-        bug: Bug::PromiseNotFsynced,
-        name: "promise-not-fsynced",
-        family: "durability",
-        breaks: "a promise is kept across a power failure (P1): it is written to a file of its own that is never synced, \
-                 and votes do not bring it back",
-        seen_in: "robustmq/robustmq#2039, deven96/ahnlich#387 (a vote left in the page cache)",
-        reveals: "power failures of acceptors between a promise and the accept it excludes; kill -9 does not",
-        workload: "hunt-three",
-        plan: "promise-power",
-        protocol: MULTI,
-    },
-    BugInfo {
-        bug: Bug::LeaseOnWallClock,
-        name: "lease-on-wall-clock",
-        family: "lease",
-        breaks: "a lease is measured on a clock that only ever grows: here it is measured by the time of day",
-        seen_in: "hashicorp/raft#108, deventlab/d-engine#158 (a lease compared with the time of day)",
-        reveals: "a leader that is cut off from the majority and whose wall clock is set back",
-        workload: "hunt-reads",
-        plan: "skewed-split",
-        protocol: MULTI,
-    },
-];
+static CATALOGUE: LazyLock<Vec<BugInfo>> =
+    LazyLock::new(|| [&first::FIRST[..], &consensus::CONSENSUS, &service::SERVICE].concat());
 
 /// Every bug that can be planted, in the order in which they are best explained.
 pub fn catalogue() -> &'static [BugInfo] {
@@ -246,91 +142,6 @@ impl Bug {
     /// Its entry in the catalogue.
     pub fn info(self) -> &'static BugInfo {
         &CATALOGUE[self as usize]
-    }
-}
-
-/// What a node does right. Empty (the default) is a correct node.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub struct Hooks(u32);
-
-impl Hooks {
-    /// Hooks of a node with these bugs planted.
-    pub fn planted(bugs: impl IntoIterator<Item = Bug>) -> Self {
-        Hooks(bugs.into_iter().fold(0, |bits, bug| bits | (1 << bug as u32)))
-    }
-
-    /// Names of the planted bugs.
-    pub fn names(self) -> Vec<&'static str> {
-        CATALOGUE.iter().filter(|info| !self.lacks(info.bug)).map(|info| info.name).collect()
-    }
-
-    fn lacks(self, bug: Bug) -> bool {
-        self.0 & (1 << bug as u32) == 0
-    }
-
-    /// A promise is written before it is answered, and what a vote promised is known again after a restart.
-    pub fn writes_promises(self) -> bool {
-        self.lacks(Bug::PromiseNotWritten)
-    }
-
-    /// A promise is synced before it is answered, and what a vote promised is known again after a power failure.
-    pub fn syncs_promises(self) -> bool {
-        self.lacks(Bug::PromiseNotFsynced)
-    }
-
-    /// Time is measured on a clock that only ever grows, whatever the time of day.
-    pub fn measures_monotonic_time(self) -> bool {
-        self.lacks(Bug::LeaseOnWallClock)
-    }
-
-    /// An acceptance is synced before it is answered.
-    pub fn syncs_acceptances(self) -> bool {
-        self.lacks(Bug::AcceptNotSynced)
-    }
-
-    /// An acceptor refuses to accept below its promise.
-    pub fn heeds_promise(self) -> bool {
-        self.lacks(Bug::AcceptBelowPromise)
-    }
-
-    /// A new leader proposes the values that its quorum reported.
-    pub fn heeds_reported_votes(self) -> bool {
-        self.lacks(Bug::IgnoreAccepted)
-    }
-
-    /// How many of `voters` nodes are a quorum.
-    pub fn quorum(self, voters: usize) -> usize {
-        if self.lacks(Bug::QuorumOffByOne) { voters / 2 + 1 } else { (voters / 2).max(1) }
-    }
-
-    /// A follower sends linearizable reads to the leader.
-    pub fn forwards_reads(self) -> bool {
-        self.lacks(Bug::FollowerReads)
-    }
-
-    /// A granted lease keeps an acceptor, and a would-be candidate, from helping anyone else.
-    pub fn honours_lease(self) -> bool {
-        self.lacks(Bug::LeaseNotWaitedOut)
-    }
-
-    /// A lease is counted from the send time of its heartbeat, less the drift of the clocks.
-    pub fn counts_lease_from_send(self) -> bool {
-        self.lacks(Bug::LeaseFromAck)
-    }
-
-    /// Duplicates are answered from the session table.
-    pub fn consults_sessions(self) -> bool {
-        self.lacks(Bug::RetryAppliedTwice)
-    }
-
-    /// A replica waits for the slots that it does not have.
-    pub fn waits_for_holes(self) -> bool {
-        self.lacks(Bug::ApplySkipsHoles)
-    }
-
-    /// The leader answers when the command is chosen and applied.
-    pub fn answers_after_quorum(self) -> bool {
-        self.lacks(Bug::AckBeforeQuorum)
     }
 }
 

@@ -140,8 +140,9 @@ const COMMIT_HINT_EVERY: Duration = Duration::from_millis(500);
 
 impl Core {
     /// A node with what its disk remembers. [`Durable::start`] must have been called, and its record, if any, be on disk.
-    pub fn new(config: Config, durable: Durable, now: Mono) -> Self {
-        let first_start = durable.epoch <= 1;
+    pub fn new(mut config: Config, durable: Durable, now: Mono) -> Self {
+        config.hooks = config.hooks.on(config.id);
+        let first_start = durable.epoch <= 1 || !config.hooks.waits_after_restart();
         let grant = if first_start {
             Grant::default()
         } else {

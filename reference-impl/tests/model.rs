@@ -140,12 +140,10 @@ impl Cluster {
                     state.nodes[id as usize - 1].held.push((token, to, message));
                 }
                 Effect::Send { to, message, after: None } => self.send(state, id, to, message),
-                Effect::Reply { reply, .. } => {
-                    if reply.result.is_ok() {
-                        state.saw.answered = true;
-                        if !state.chosen.contains_key(&reply.served.slot) {
-                            state.wrong = Some("a command was acknowledged that is not chosen");
-                        }
+                Effect::Reply { reply, .. } if reply.result.is_ok() => {
+                    state.saw.answered = true;
+                    if !state.chosen.contains_key(&reply.served.slot) {
+                        state.wrong = Some("a command was acknowledged that is not chosen");
                     }
                 }
                 Effect::Note(Note::Elected { reproposed, .. }) => {

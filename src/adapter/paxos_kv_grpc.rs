@@ -63,6 +63,12 @@ impl PaxosKv {
         let reply = KvClient::new(channel).status(pb::StatusRequest {}).await;
         reply.map(tonic::Response::into_inner).map_err(|e| e.message().to_owned())
     }
+
+    /// How many messages of each kind a node has sent to others since it started.
+    pub async fn sent(&self, node: &Node) -> Result<BTreeMap<String, u64>, String> {
+        let status = self.status(node).await?;
+        Ok(status.sent.into_iter().map(|sent| (sent.kind, sent.count)).collect())
+    }
 }
 
 async fn dial(node: &Node, timeout: Duration) -> Result<Channel, String> {
@@ -221,11 +227,11 @@ pub(super) fn client_id(session: &Session) -> u64 {
 }
 
 /// Values travel as JSON text, so that none can be taken for another.
-pub(super) fn to_bytes(value: &Value) -> String {
+pub(crate) fn to_bytes(value: &Value) -> String {
     serde_json::to_string(value).unwrap_or_default()
 }
 
-pub(super) fn from_bytes(bytes: Option<&[u8]>) -> Result<Value, String> {
+pub(crate) fn from_bytes(bytes: Option<&[u8]>) -> Result<Value, String> {
     match bytes {
         None => Ok(Value::Nil),
         Some(b) => {

@@ -154,7 +154,11 @@ fn encode(op: &Op) -> Option<serde_json::Value> {
         Op::Read { key, mode } => {
             let mode = match mode {
                 ReadMode::Default => ReadMode::Lease,
-                ReadMode::Lease | ReadMode::Log | ReadMode::Stale | ReadMode::ReadIndex | ReadMode::Quorum => *mode,
+                ReadMode::Lease
+                | ReadMode::Log
+                | ReadMode::Stale
+                | ReadMode::ReadIndex
+                | ReadMode::Quorum => *mode,
                 _ => return None,
             };
             json!({"get": {"key": key.to_string(), "mode": mode.name()}})

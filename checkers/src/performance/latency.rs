@@ -86,6 +86,15 @@ impl Latency {
     }
 }
 
+/// Of nanoseconds, in any order.
+impl FromIterator<u64> for Latency {
+    fn from_iter<T: IntoIterator<Item = u64>>(all: T) -> Self {
+        let mut recorder = Recorder::default();
+        all.into_iter().for_each(|ns| recorder.record(ns));
+        recorder.finish()
+    }
+}
+
 /// Takes latencies in.
 pub(super) struct Recorder {
     histogram: Histogram<u64>,

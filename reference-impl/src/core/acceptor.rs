@@ -88,13 +88,16 @@ impl Acceptor {
     /// [`Refused`] if a higher ballot was promised.
     pub fn prepare(&mut self, ballot: Ballot, scope: Scope) -> Result<Option<Record>, Refused> {
         let promised = self.promised(scope.slot());
-        if ballot < promised {
+        if self.hooks.is_below(ballot, promised) {
             return Err(Refused(promised));
         }
         if ballot == promised {
             return Ok(None);
         }
         self.raise(scope, ballot);
+        if !self.hooks.keeps_two_ballots() {
+            self.votes.range_mut(scope.slot()..).for_each(|(_, vote)| vote.ballot = ballot);
+        }
         Ok(Some(Record::Promised { ballot, scope }))
     }
 
@@ -109,10 +112,12 @@ impl Acceptor {
         entry: Arc<Entry>,
     ) -> Result<Option<Record>, Refused> {
         let promised = self.promised(slot);
-        if ballot < promised && self.hooks.heeds_promise() {
+        if self.hooks.is_below(ballot, promised) && self.hooks.heeds_promise() {
             return Err(Refused(promised));
         }
-        self.raise(self.scope(slot), ballot);
+        if self.hooks.votes_promise() {
+            self.raise(self.scope(slot), ballot);
+        }
         if self.votes.get(&slot).is_some_and(|vote| vote.ballot == ballot && vote.entry == entry) {
             return Ok(None);
         }
@@ -129,6 +134,7 @@ impl Acceptor {
     /// P3: all votes of the scope above `commit`.
     pub fn votes(&self, scope: Scope, commit: Slot) -> Vec<Vote> {
         match scope {
+            _ if !self.hooks.reports_votes() => Vec::new(),
             Scope::From(slot) => {
                 self.votes.range(slot.max(commit + 1)..).map(|(_, vote)| vote.clone()).collect()
             }

@@ -196,6 +196,7 @@ impl Core {
         self.basic.preempted += 1;
         let timing = &self.config.timing;
         let wait = match timing.backoff_by {
+            _ if !self.config.hooks.backs_off() => Duration::ZERO,
             Backoff::None => Duration::ZERO,
             Backoff::Random => {
                 let bound = (timing.backoff * (1 << attempt.lost.min(10))).min(timing.backoff_max);

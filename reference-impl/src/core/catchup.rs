@@ -120,7 +120,7 @@ impl Core {
         let scanned = if self.catch_up.scanned.0 == ballot { self.catch_up.scanned.1 } else { 0 };
         for slot in self.learner.applied().max(scanned) + 1..=commit {
             if let Some(vote) = self.acceptor.vote(slot)
-                && vote.ballot == ballot
+                && (vote.ballot == ballot || !self.config.hooks.matches_ballot_when_learning())
             {
                 let entry = vote.entry.clone();
                 self.learn(slot, &entry, now);

@@ -164,6 +164,15 @@ impl Core {
         if let Op::Get { mode: ReadMode::Stale, .. } = request.command.op {
             return self.answer_locally(request, Path::StaleRead);
         }
+        if let Op::Cas { .. } = request.command.op
+            && !self.config.hooks.decides_every_cas()
+            && matches!(
+                self.learner.machine().preview(&request.command.op),
+                Output::Cas { swapped: false, .. }
+            )
+        {
+            return self.answer_locally(request, Path::OneRtt);
+        }
         match self.config.protocol {
             Protocol::MultiPaxos => match request.command.op {
                 Op::Get { mode: ReadMode::Quorum, .. } => self.quorum_read(request, now),
@@ -351,7 +360,7 @@ impl Core {
     /// Answers a request, once. A failure that claims "not applied" is weakened if the command was offered to anyone.
     pub(super) fn answer(&mut self, request: Request, result: Result<Output, Failure>, served: Served) {
         let result = match result {
-            Err(failure) if failure.is_definite() && request.offered => {
+            Err(failure) if failure.is_definite() && request.offered && self.config.hooks.admits_doubt() => {
                 Err(Failure::Unknown("it was offered to a leader that may have taken it"))
             }
             other => other,
@@ -386,7 +395,7 @@ impl Core {
     /// Gives up waiting for an entry. Only if it never left this node does that say anything about its fate.
     pub(super) fn answer_unknown(&mut self, id: EntryId, why: &'static str) {
         let Some(waiter) = self.clients.waiting.remove(&id) else { return };
-        let failure = if waiter.request.offered {
+        let failure = if waiter.request.offered && self.config.hooks.admits_doubt() {
             Failure::Unknown(why)
         } else {
             Failure::Overloaded("no majority answered the prepare in time; it was not proposed")

@@ -23,6 +23,7 @@ use super::ballot::{Ballot, Mono, NodeId, Slot};
 use super::leader::Leader;
 use super::message::{Message, Scope, Vote};
 use super::{Core, Effect, Note, Role};
+use crate::bugs::Hooks;
 
 /// A node that stands for election.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -86,7 +87,11 @@ impl Core {
     /// Stands for election under a ballot above everything seen.
     fn stand(&mut self, now: Mono) {
         let round = 1 + self.top_round.max(self.acceptor.highest_promise().round);
-        let ballot = Ballot { round, node: self.config.id };
+        let mut ballot = Ballot { round, node: self.config.id };
+        let promised = self.acceptor.highest_promise();
+        if promised.node == self.config.id && !self.config.hooks.takes_new_ballot() {
+            ballot = promised;
+        }
         let from = self.learner.applied() + 1;
         self.follows = None;
         self.role = Role::Candidate(Candidate {
@@ -100,6 +105,9 @@ impl Core {
         let prepare = Message::Prepare { ballot, scope: Scope::From(from) };
         self.broadcast(&prepare);
         self.send(self.config.id, prepare, None);
+        if !self.config.hooks.waits_for_promises() {
+            self.try_to_lead(now);
+        }
     }
 
     pub(super) fn on_promise(
@@ -124,9 +132,9 @@ impl Core {
     /// Leads, if a quorum has promised and everything is known that one of it knows to be chosen.
     pub(super) fn try_to_lead(&mut self, now: Mono) {
         let Role::Candidate(candidate) = &self.role else { return };
-        if candidate.promises.len() < self.config.quorum()
-            || !candidate.promises.contains_key(&self.config.id)
-        {
+        let prepared = candidate.promises.len() >= self.config.quorum()
+            && candidate.promises.contains_key(&self.config.id);
+        if !prepared && self.config.hooks.waits_for_promises() {
             return;
         }
         let ahead = candidate.promises.iter().map(|(node, (commit, _))| (*commit, *node)).max();
@@ -135,11 +143,16 @@ impl Core {
         {
             return self.want(commit, node, now);
         }
-        let ballot = candidate.ballot;
+        let (ballot, hooks) = (candidate.ballot, self.config.hooks);
         let mut values =
-            if self.config.hooks.heeds_reported_votes() { candidate.reported() } else { BTreeMap::new() };
+            if hooks.heeds_reported_votes() { candidate.reported(hooks) } else { BTreeMap::new() };
         let applied = self.learner.applied();
         values.retain(|slot, _| *slot > applied);
+        if !hooks.heeds_votes_beyond_gaps() {
+            let without_gap = |slot: &Slot| (applied + 1..*slot).all(|before| values.contains_key(&before));
+            let end = values.keys().copied().take_while(without_gap).last().unwrap_or(applied);
+            values.retain(|slot, _| *slot <= end);
+        }
         for (slot, entry) in self.learner.chosen_from(applied + 1) {
             values.insert(slot, entry.clone());
         }
@@ -150,7 +163,14 @@ impl Core {
         let reproposed = (last - applied) as usize;
         self.effects.push(Effect::Note(Note::Elected { ballot, reproposed, barrier: last + 1 }));
         for slot in applied + 1..=last {
-            let entry = values.remove(&slot).unwrap_or_else(|| self.no_op());
+            let entry = match values.remove(&slot) {
+                Some(entry) => entry,
+                None if hooks.fills_gaps() => self.no_op(),
+                None => continue,
+            };
+            if !hooks.proposes_inherited() {
+                self.learn(slot, &entry, now);
+            }
             self.propose(slot, entry, now);
         }
         let barrier = self.no_op();
@@ -220,7 +240,9 @@ impl Core {
         let Role::Leader(leader) = &self.role else { return };
         let ballot = leader.ballot;
         let Some(to) = leader.lease.newest_of_others(self.config.id) else { return };
-        self.step_down("it hands over", now);
+        if self.config.hooks.leaves_when_handing_over() {
+            self.step_down("it hands over", now);
+        }
         self.grant.release(ballot);
         self.broadcast(&Message::Release { ballot, to });
     }
@@ -268,11 +290,13 @@ impl Candidate {
     }
 
     /// P3 read backwards: for each slot the value of the highest ballot that was reported.
-    fn reported(&self) -> BTreeMap<Slot, Arc<super::Entry>> {
+    fn reported(&self, hooks: Hooks) -> BTreeMap<Slot, Arc<super::Entry>> {
         let mut best: BTreeMap<Slot, &Vote> = BTreeMap::new();
         for vote in self.promises.values().flat_map(|(_, votes)| votes) {
             let known = best.entry(vote.slot).or_insert(vote);
-            if vote.ballot > known.ballot {
+            let order = vote.ballot.cmp(&known.ballot);
+            let order = if hooks.picks_highest_vote() { order } else { order.reverse() };
+            if order.is_gt() && hooks.compares_votes() {
                 *known = vote;
             }
         }

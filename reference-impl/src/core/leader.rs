@@ -13,6 +13,8 @@ use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use prost::bytes::Bytes;
+
 use super::ballot::{Ballot, Mono, NodeId, Slot};
 use super::clients::{Request, Waiter};
 use super::command::{Entry, Failure, Op, Output, Path, ReadMode, Served};
@@ -42,6 +44,16 @@ pub(super) struct Proposal {
     proposed: Mono,
     resend_at: Mono,
     resend_after: Duration,
+}
+
+impl Proposal {
+    /// What the key would be.
+    fn writes(&self, key: &str) -> Option<Bytes> {
+        match &self.entry.command.as_ref()?.op {
+            Op::Put { key: written, value } if written == key => Some(value.clone()),
+            _ => None,
+        }
+    }
 }
 
 /// Accepts that are sent again in one tick, so that a healed link is not flooded.
@@ -95,18 +107,33 @@ impl Core {
         self.open_bytes += entry.size();
         self.resend_due = self.resend_due.min(proposal.resend_at);
         self.proposals.insert((slot, ballot), proposal);
-        let accept = Message::Accept { ballot, slot, entry, commit: self.learner.applied() };
+        let accept = Message::Accept { ballot, slot, entry, commit: self.commit_index() };
         self.broadcast(&accept);
         self.send(self.config.id, accept, None);
+    }
+
+    /// Up to where everything is chosen.
+    fn commit_index(&self) -> Slot {
+        if self.config.hooks.commits_in_order() { self.learner.applied() } else { self.learner.last_chosen() }
     }
 
     /// Counts a vote. It counts for the ballot that asked for it, even if that leader has been deposed since: a quorum of
     /// votes under one ballot chooses.
     pub(super) fn on_accepted(&mut self, from: NodeId, ballot: Ballot, slot: Slot, now: Mono) {
-        let quorum = self.config.quorum();
+        let hooks = self.config.hooks;
+        let quorum = if hooks.waits_for_quorum() { self.config.quorum() } else { 1 };
         let own = from == self.config.id;
-        let Some(proposal) = self.proposals.get_mut(&(slot, ballot)) else { return };
-        proposal.acks.insert(from);
+        let any = (slot, Ballot::ZERO)..=(slot, Ballot { round: u64::MAX, node: NodeId::MAX });
+        let proposal = match self.proposals.get_mut(&(slot, ballot)) {
+            None if !hooks.matches_ballots() => {
+                self.proposals.range_mut(any).next_back().map(|(_, open)| open)
+            }
+            proposal => proposal,
+        };
+        let Some(proposal) = proposal else { return };
+        if !proposal.acks.insert(from) && !hooks.counts_voters() {
+            proposal.acks.insert(NodeId::MAX - proposal.acks.len() as NodeId);
+        }
         if own {
             self.clients.synced(proposal.entry.id, now.since(proposal.proposed));
         }
@@ -172,15 +199,21 @@ impl Core {
         } else if lease > self.config.timing.lease {
             // After a restart this node refuses candidates for its own lease only: it must not promise more.
             self.effects.push(super::Effect::Note(super::Note::LeaseTooLong { leader: from, asked: lease }));
-        } else if self.grant.extend(ballot, now + self.config.timing.lease) {
+        } else if self.grant.extend(ballot, now + self.granted()) {
             self.hear_leader(ballot, now);
             self.send(from, Message::HeartbeatAck { ballot, round }, None);
         }
         self.learn_commit(from, ballot, commit, now);
     }
 
+    /// For how long an acknowledged heartbeat binds.
+    fn granted(&self) -> Duration {
+        let lease = self.config.timing.lease;
+        if self.config.hooks.grants_whole_lease() { lease } else { lease / 2 }
+    }
+
     pub(super) fn on_heartbeat_ack(&mut self, from: NodeId, ballot: Ballot, round: u64, now: Mono) {
-        let quorum = self.config.quorum();
+        let quorum = if self.config.hooks.leases_by_quorum() { self.config.quorum() } else { 1 };
         let from_send = self.config.hooks.counts_lease_from_send();
         if let Role::Leader(leader) = &mut self.role
             && leader.ballot == ballot
@@ -236,10 +269,14 @@ impl Core {
         let served = |path, slot| Served { path, slot, ballot, node: self.config.id, ..Served::default() };
         let applied = self.learner.applied();
         if let Op::Get { key, mode: ReadMode::Lease } = &request.command.op
-            && applied >= leader.barrier
-            && self.lease_until(leader).is_some_and(|until| now < until)
+            && (applied >= leader.barrier || !self.config.hooks.waits_for_barrier())
+            && (self.lease_until(leader).is_some_and(|until| now < until)
+                || !self.config.hooks.checks_lease())
         {
-            let output = Output::Value(self.learner.machine().get(key));
+            let open = self.proposals.values().rev().find_map(|proposal| proposal.writes(key));
+            let chosen = self.config.hooks.reads_what_is_chosen();
+            let output = open.filter(|_| !chosen).or_else(|| self.learner.machine().get(key));
+            let output = Output::Value(output);
             let served = served(Path::LeaseRead, applied);
             return self.answer(request, Ok(output), served);
         }
@@ -249,7 +286,9 @@ impl Core {
         if self.config.hooks.consults_sessions() {
             match self.learner.machine().seen(&request.command) {
                 Seen::New => {}
-                Seen::Before(slot, output) => {
+                Seen::Before(slot, first) => {
+                    let anew = || self.learner.machine().preview(&request.command.op);
+                    let output = if self.config.hooks.repeats_the_answer() { first } else { anew() };
                     let served = served(Path::Retry, slot);
                     return self.answer(request, Ok(output), served);
                 }

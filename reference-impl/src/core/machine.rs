@@ -188,9 +188,12 @@ impl Machine {
 
     /// Applies the command of `slot`.
     pub fn apply(&mut self, slot: Slot, command: &Command, hooks: Hooks) -> Applied {
-        if hooks.consults_sessions() {
+        if hooks.consults_sessions() && hooks.consults_sessions_when_applying() {
             match self.seen(command) {
                 Seen::New => {}
+                Seen::Before(..) if !hooks.repeats_the_answer() => {
+                    return Applied { result: Ok(self.preview(&command.op)), duplicate: true };
+                }
                 Seen::Before(_, output) => return Applied { result: Ok(output), duplicate: true },
                 Seen::Stale => return Applied { result: Err(Failure::StaleSeq), duplicate: true },
             }
@@ -198,6 +201,7 @@ impl Machine {
         let output = self.preview(&command.op);
         match &command.op {
             Op::Get { .. } => return Applied { result: Ok(output), duplicate: false },
+            _ if slot.is_multiple_of(7) && !hooks.applies_the_same() => {}
             Op::Put { key, value } => self.map.insert(key.clone(), value.clone()),
             Op::Delete { key } => self.map.remove(key),
             Op::Append { key, value } => {

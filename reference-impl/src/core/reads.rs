@@ -82,7 +82,9 @@ impl Core {
         }
         // Before the barrier the leader may not know what its predecessor has answered.
         let index = self.learner.applied().max(leader.barrier);
-        self.reads.index.push_back(IndexRead { request, index, round: None });
+        let known = leader.lease.confirmed();
+        let round = (!self.config.hooks.confirms_after_arrival()).then_some(known);
+        self.reads.index.push_back(IndexRead { request, index, round });
         self.index_advance(now);
     }
 
@@ -96,7 +98,7 @@ impl Core {
         let (ballot, confirmed) = (leader.ballot, leader.lease.confirmed());
         while let Some(read) = self.reads.index.front()
             && read.round.is_some_and(|round| round <= confirmed)
-            && read.index <= applied
+            && (read.index <= applied || !self.config.hooks.waits_for_index())
         {
             let Some(read) = self.reads.index.pop_front() else { break };
             let waited = now.since(read.request.arrived);
@@ -136,7 +138,8 @@ impl Core {
         if !self.votes() {
             return;
         }
-        let last = self.acceptor.last_slot().max(self.learner.applied());
+        let voted = if self.config.hooks.asks_for_votes() { self.acceptor.last_slot() } else { 0 };
+        let last = voted.max(self.learner.applied());
         self.send(from, Message::ReadAnswer { id, last }, None);
     }
 
@@ -153,8 +156,10 @@ impl Core {
             return;
         }
         let (applied, quorum) = (self.learner.applied(), self.config.quorum());
-        let is_ready =
-            |read: &QuorumRead| read.last.len() >= quorum && read.last.values().all(|last| *last <= applied);
+        let waits = self.config.hooks.waits_for_votes();
+        let is_ready = |read: &QuorumRead| {
+            read.last.len() >= quorum && (!waits || read.last.values().all(|last| *last <= applied))
+        };
         let ready: Vec<EntryId> =
             self.reads.quorum.iter().filter(|(_, read)| is_ready(read)).map(|(id, _)| *id).collect();
         for id in ready {

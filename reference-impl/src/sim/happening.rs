@@ -97,8 +97,8 @@ impl World {
                 self.step(node, Input::Client { call, command, deadline, no_forward });
             }
             Event::Crash { node, .. } => {
-                if let Some((_, loss)) = self.nodes[node as usize].fuse {
-                    self.crash(node, loss);
+                if let Some(fuse) = self.nodes[node as usize].fuse {
+                    self.crash(node, fuse.loss);
                 }
             }
             Event::Answer(_) | Event::Timer(_) => {}
@@ -169,7 +169,7 @@ impl World {
         }
         self.wake(id);
         for effect in effects.drain(..) {
-            if !self.may_go_on(id) {
+            if !self.may_go_on(id, matches!(effect, Effect::Persist { .. } | Effect::Truncate { .. })) {
                 break;
             }
             self.effect(id, effect);
@@ -177,21 +177,22 @@ impl World {
         self.effects = effects;
     }
 
-    /// Whether a node lives to carry out its next effect.
-    fn may_go_on(&mut self, id: NodeId) -> bool {
+    /// Whether a node lives to carry out its next effect, which may be a write.
+    fn may_go_on(&mut self, id: NodeId, write: bool) -> bool {
         let node = &mut self.nodes[id as usize];
-        match &mut node.fuse {
-            Some((0, loss)) => {
-                let loss = *loss;
-                self.crash(id, loss);
-                false
-            }
-            Some((left, _)) => {
-                *left -= 1;
-                true
-            }
-            None => node.core.is_some(),
+        let Some(fuse) = &mut node.fuse else { return node.core.is_some() };
+        if fuse.in_write {
+            // The write itself is begun.
+            (fuse.in_write, fuse.writing) = (!write, write);
+            return true;
         }
+        if fuse.effects > 0 {
+            fuse.effects -= 1;
+            return true;
+        }
+        let loss = fuse.loss;
+        self.crash(id, loss);
+        false
     }
 
     fn effect(&mut self, id: NodeId, effect: Effect) {
@@ -245,9 +246,12 @@ impl World {
     }
 
     fn synced(&mut self, id: NodeId, token: Token) {
+        if let Some(fuse) = self.nodes[id as usize].fuse.filter(|fuse| fuse.writing) {
+            return self.crash(id, fuse.loss);
+        }
         let hooks = self.cluster.hooks;
         self.nodes[id as usize].synced(token, hooks);
-        while self.may_go_on(id)
+        while self.may_go_on(id, false)
             && let Some((to, message)) = self.nodes[id as usize].release(token)
         {
             self.send(id, to, message);

@@ -36,6 +36,18 @@ pub struct Lost {
     pub survived: u64,
 }
 
+/// A crash between two effects.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Fuse {
+    /// Effects that are still carried out.
+    pub(super) effects: u32,
+    pub(super) loss: Loss,
+    /// They count from the next write on.
+    pub(super) in_write: bool,
+    /// That write has begun: the crash comes before its sync ends.
+    pub(super) writing: bool,
+}
+
 pub(super) struct Node {
     pub(super) core: Option<Core>,
     /// Number of the incarnation.
@@ -61,8 +73,8 @@ pub(super) struct Node {
     /// What happens when it goes on.
     pub(super) waiting: Vec<Event>,
     pub(super) clock: Clock,
-    /// It crashes after so many more effects.
-    pub(super) fuse: Option<(u32, Loss)>,
+    /// It crashes soon.
+    pub(super) fuse: Option<Fuse>,
 }
 
 impl Node {

@@ -20,7 +20,7 @@ use rand::{RngExt, SeedableRng};
 use super::clock::Clock;
 use super::happening::{Event, IDLE_TICK, Request};
 use super::link::{CLIENTS, Cut, Link, Passed, Way, nanos};
-use super::node::{Loss, Lost, Node};
+use super::node::{Fuse, Loss, Lost, Node};
 use super::oracle::{Broken, Oracle};
 use super::queue::Queue;
 use crate::bugs::Hooks;
@@ -341,11 +341,20 @@ impl World {
     /// Ends a node after so many more of its effects (messages, writes, answers) were carried out: in the middle of a step. At
     /// last after `within`.
     pub fn crash_after(&mut self, id: NodeId, loss: Loss, effects: u32, within: Duration) {
+        self.light(id, Fuse { effects, loss, in_write: false, writing: false }, within);
+    }
+
+    /// The same, with the effects counted from the next write on, and before that is synced.
+    pub fn crash_in_write(&mut self, id: NodeId, loss: Loss, effects: u32, within: Duration) {
+        self.light(id, Fuse { effects, loss, in_write: true, writing: false }, within);
+    }
+
+    fn light(&mut self, id: NodeId, fuse: Fuse, within: Duration) {
         let node = &mut self.nodes[id as usize];
         if node.core.is_none() {
             return;
         }
-        node.fuse = Some((effects, loss));
+        node.fuse = Some(fuse);
         let life = node.life;
         self.queue.push(self.now + nanos(within), Event::Crash { node: id, life });
     }

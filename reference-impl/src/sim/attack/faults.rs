@@ -87,8 +87,11 @@ impl User<'_> {
         if self.rng.random_bool(0.5) {
             self.world.crash(id, loss);
         } else {
-            let effects = self.rng.random_range(0..12);
-            self.world.crash_after(id, loss, effects, Duration::from_millis(10));
+            let (effects, within) = (self.rng.random_range(0..12), Duration::from_millis(10));
+            match loss {
+                Loss::Process => self.world.crash_after(id, loss, effects, within),
+                Loss::Power | Loss::Torn => self.world.crash_in_write(id, loss, effects, within),
+            }
         }
         let back = self.rng.random_range(20..600);
         self.after(back, Action::Start { node: id });
