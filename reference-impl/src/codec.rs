@@ -7,6 +7,10 @@
 //! Decoding answers `None` for what a newer node may say and this one does not understand; the caller drops it, as if it had
 //! been lost. Deliberately no I/O, and no opinion about values: the core validates.
 
+mod snapshot;
+
+pub use snapshot::{piece_from, piece_to};
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -269,6 +273,12 @@ pub fn message_to(message: Message) -> v1::PeerMessage {
             Body::HeartbeatAck(v1::HeartbeatAck { ballot: Some(ballot_to(ballot)), round })
         }
         Message::Fetch { from } => Body::Fetch(v1::Fetch { from }),
+        Message::FetchSnapshot { slot, at } => {
+            Body::FetchSnapshot(v1::FetchSnapshot { slot, at: Some(snapshot::cursor_to(at)) })
+        }
+        Message::Snapshot { slot, hash, at, next, piece } => {
+            Body::Snapshot(snapshot::message_to(slot, hash, at, next, piece))
+        }
         Message::ReadQuery { id } => Body::ReadQuery(v1::ReadQuery { id: Some(id_to(id)) }),
         Message::ReadAnswer { id, last } => Body::ReadAnswer(v1::ReadAnswer { id: Some(id_to(id)), last }),
         Message::Release { ballot, to } => Body::Release(v1::Release { ballot: Some(ballot_to(ballot)), to }),
@@ -276,6 +286,16 @@ pub fn message_to(message: Message) -> v1::PeerMessage {
             let entries = entries.iter().map(|(slot, entry)| slot_entry_to(*slot, entry)).collect();
             Body::Chosen(v1::Chosen { entries, commit })
         }
+        Message::Hello { epoch, nonce } => Body::Hello(v1::Hello { epoch, nonce }),
+        Message::Welcome { epoch, nonce, known, promised, slot, leading } => Body::Welcome(v1::Welcome {
+            epoch,
+            nonce,
+            known,
+            promised: Some(ballot_to(promised)),
+            slot,
+            leads: leading.map(|(ballot, _)| ballot_to(ballot)),
+            next: leading.map_or(0, |(_, next)| next),
+        }),
         Message::Forward { id, command, ttl } => Body::Forward(v1::Forward {
             id: Some(id_to(id)),
             command: Some(command_to(&command)),
@@ -321,12 +341,23 @@ pub fn message_from(message: v1::PeerMessage) -> Option<Message> {
         },
         Body::HeartbeatAck(m) => Message::HeartbeatAck { ballot: ballot_from(m.ballot), round: m.round },
         Body::Fetch(m) => Message::Fetch { from: m.from },
+        Body::FetchSnapshot(m) => Message::FetchSnapshot { slot: m.slot, at: snapshot::cursor_from(m.at) },
+        Body::Snapshot(m) => snapshot::message_from(m)?,
         Body::ReadQuery(m) => Message::ReadQuery { id: id_from(m.id)? },
         Body::ReadAnswer(m) => Message::ReadAnswer { id: id_from(m.id)?, last: m.last },
         Body::Release(m) => Message::Release { ballot: ballot_from(m.ballot), to: m.to },
         Body::Chosen(m) => Message::Chosen {
             entries: m.entries.into_iter().map(slot_entry_from).collect::<Option<Vec<_>>>()?,
             commit: m.commit,
+        },
+        Body::Hello(m) => Message::Hello { epoch: m.epoch, nonce: m.nonce },
+        Body::Welcome(m) => Message::Welcome {
+            epoch: m.epoch,
+            nonce: m.nonce,
+            known: m.known,
+            promised: ballot_from(m.promised),
+            slot: m.slot,
+            leading: m.leads.map(|leads| (ballot_from(Some(leads)), m.next)),
         },
         Body::Forward(m) => Message::Forward {
             id: id_from(m.id)?,
@@ -342,6 +373,7 @@ pub fn message_from(message: v1::PeerMessage) -> Option<Message> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::core::{Cursor, Piece, SessionRow};
 
     #[test]
     fn every_message_survives_the_wire() {
@@ -354,6 +386,11 @@ mod tests {
         let served = Served { path: Path::OneRtt, slot: 9, ballot, node: 1, rounds: 2, ..Served::default() };
         let ns = Duration::from_nanos(17);
         let reply = |result| Box::new(Reply { result, served: served.clone(), leader_hint: 0 });
+        let at = Cursor { part: 3, client: 1, key: "k".into() };
+        let row = |output| SessionRow { client: 1, seq: 2, slot: 3, output };
+        let cas = Output::Cas { swapped: false, found: Some("x".into()) };
+        let sessions = vec![row(Output::Done), row(cas), row(Output::Value(None))];
+        let piece = Piece { sessions, entries: vec![("k".into(), "v".into())] };
         let messages = [
             Message::Prepare { ballot, scope: Scope::From(3) },
             Message::Prepare { ballot, scope: Scope::Only(3) },
@@ -369,6 +406,25 @@ mod tests {
             Message::Heartbeat { ballot, commit: 1, round: 2, lease: ns },
             Message::HeartbeatAck { ballot, round: 2 },
             Message::Fetch { from: 3 },
+            Message::Hello { epoch: 3, nonce: 9 },
+            Message::Welcome { epoch: 3, nonce: 9, known: 2, promised: ballot, slot: 7, leading: None },
+            Message::Welcome {
+                epoch: 3,
+                nonce: 9,
+                known: 2,
+                promised: ballot,
+                slot: 7,
+                leading: Some((ballot, 8)),
+            },
+            Message::FetchSnapshot { slot: 4, at: at.clone() },
+            Message::Snapshot {
+                slot: 4,
+                hash: 5,
+                at: at.clone(),
+                next: Some(at.clone()),
+                piece: Piece::default(),
+            },
+            Message::Snapshot { slot: 4, hash: 5, at, next: None, piece },
             Message::ReadQuery { id },
             Message::ReadAnswer { id, last: 9 },
             Message::Release { ballot, to: 2 },

@@ -22,7 +22,7 @@
 //! else, through a loop-back that obeys the same rule, so that the leader's own vote counts only when it is on disk.
 //!
 //! Deliberately not here: sockets, clocks, threads, files, and any randomness but the seeded one of [`Config::seed`].
-//! Snapshots, truncation, membership and quorum reads are not there yet; they belong beside `learner` and `lease`.
+//! Membership and quorum reads are not there yet; they belong beside `learner` and `lease`.
 
 mod acceptor;
 mod ballot;
@@ -34,6 +34,7 @@ mod config;
 mod effect;
 mod election;
 mod identity;
+mod joining;
 mod leader;
 mod learner;
 mod lease;
@@ -42,6 +43,7 @@ mod message;
 mod reads;
 mod record;
 mod session;
+mod snapshot;
 mod wakeup;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -56,19 +58,23 @@ pub use ballot::{Ballot, Mono, NodeId, Slot};
 pub use command::{Command, Entry, EntryId, Failure, Op, Output, Path, ReadMode, Reply, Served};
 pub use config::{Backoff, Config, Protocol, Timing};
 pub use effect::{Call, Effect, Input, Note, Status, Token};
+pub use joining::Forgotten;
 pub use learner::{Conflict, Learner};
 pub use lease::{Grant, Lease};
-pub use machine::{Applied, Machine};
+pub use machine::{Applied, Cursor, Machine, Piece};
 pub use message::{Message, Scope, Vote};
 pub use record::{Durable, Record};
-pub use session::{SESSIONS_MAX, Seen, Sessions};
+pub use session::{SESSIONS_MAX, Seen, SessionRow, Sessions};
+pub use snapshot::Snapshot;
 
 use basic::Basic;
 use catchup::CatchUp;
 use clients::Clients;
 use election::Candidate;
+use joining::Joining;
 use leader::{Leader, Proposal};
 use reads::Reads;
+use snapshot::Snapshots;
 
 /// Largest key, in bytes.
 pub const KEY_MAX: usize = 4 << 10;
@@ -108,6 +114,12 @@ pub struct Core {
     clients: Clients,
     basic: Basic,
     catch_up: CatchUp,
+    snapshots: Snapshots,
+    joining: Joining,
+    /// The log on the disk begins behind this slot.
+    truncated: Slot,
+    /// The longest lease that any incarnation may have granted.
+    lease_noted: Duration,
     reads: Reads,
     next_id: u64,
     issued: Token,
@@ -127,7 +139,7 @@ pub struct Core {
 const COMMIT_HINT_EVERY: Duration = Duration::from_millis(500);
 
 impl Core {
-    /// A node with what its disk remembers. [`Durable::begin_incarnation`] must have been called, and its record be on disk.
+    /// A node with what its disk remembers. [`Durable::start`] must have been called, and its record, if any, be on disk.
     pub fn new(mut config: Config, durable: Durable, now: Mono) -> Self {
         config.hooks = config.hooks.on(config.id);
         let first_start = durable.epoch <= 1 || !config.hooks.waits_after_restart();
@@ -156,6 +168,10 @@ impl Core {
             clients: Clients::default(),
             basic: Basic::default(),
             catch_up: CatchUp::default(),
+            snapshots: config.snapshots_after(durable.snapshot.as_ref().map_or(0, |snapshot| snapshot.slot)),
+            joining: Joining::recover(&durable, now),
+            truncated: durable.truncated,
+            lease_noted: durable.lease.max(config.timing.lease),
             reads: Reads::default(),
             next_id: 1,
             issued: 0,
@@ -169,15 +185,7 @@ impl Core {
             effects: Vec::new(),
             config,
         };
-        for (slot, entry) in &durable.chosen {
-            core.learn(*slot, entry, now);
-        }
-        for vote in durable.votes.range(..=durable.commit).map(|(_, vote)| vote) {
-            if !durable.chosen.contains_key(&vote.slot) {
-                core.learn(vote.slot, &vote.entry, now);
-            }
-        }
-        core.apply(now);
+        core.recover_learner(&durable, now);
         core.effects.clear();
         core.unwritten.clear();
         core.reset_election(now);
@@ -195,9 +203,10 @@ impl Core {
     /// The same with the caller's own memory: `effects`, which must be empty, becomes what is to be done.
     pub fn step_into(&mut self, now: Mono, input: Input, effects: &mut Vec<Effect>) {
         std::mem::swap(&mut self.effects, effects);
+        self.truncate_if_behind(now);
         match input {
             Input::Message { from, message } => {
-                if self.config.nodes.contains(&from) {
+                if self.config.nodes.contains(&from) && self.may_say(from, &message) {
                     self.on_message(from, message, now);
                 }
             }
@@ -205,15 +214,18 @@ impl Core {
                 self.on_client(call, command, deadline, no_forward, now);
             }
             Input::Tick => self.on_tick(now),
+            Input::SnapshotSaved(slot) => self.on_snapshot_saved(slot, now),
             Input::HandOver => self.hand_over(now),
             Input::Persisted(token) => {
                 self.persisted = self.persisted.max(token);
                 let later = self.loopback.split_off(&(token + 1));
                 let ready = std::mem::replace(&mut self.loopback, later);
                 self.inbox.extend(ready.into_values().flatten());
+                self.joining_persisted(now);
             }
         }
         self.settle(now);
+        self.snapshot_if_due();
         if !self.unwritten.is_empty() {
             self.persist(Vec::new(), now);
         }
@@ -250,7 +262,15 @@ impl Core {
                 self.on_heartbeat(from, ballot, commit, round, lease, now);
             }
             Message::HeartbeatAck { ballot, round } => self.on_heartbeat_ack(from, ballot, round, now),
-            Message::Fetch { from: slot } => self.on_fetch(from, slot),
+            Message::Fetch { from: slot } => self.on_fetch(from, slot, now),
+            Message::FetchSnapshot { slot, at } => self.on_fetch_snapshot(from, slot, &at, now),
+            Message::Snapshot { slot, hash, at, next, piece } => {
+                self.on_snapshot(from, (slot, hash), at, next, piece, now);
+            }
+            Message::Hello { epoch, nonce } => self.on_hello(from, epoch, nonce, now),
+            Message::Welcome { epoch, nonce, known, promised, slot, leading } => {
+                self.on_welcome(from, epoch, nonce, known, promised, slot, leading, now);
+            }
             Message::Chosen { entries, commit } => self.on_chosen(from, entries, commit, now),
             Message::ReadQuery { id } => self.on_read_query(from, id),
             Message::ReadAnswer { id, last } => self.on_read_answer(from, id, last, now),
@@ -262,6 +282,10 @@ impl Core {
     }
 
     fn on_tick(&mut self, now: Mono) {
+        self.joining_tick(now);
+        if self.is_asking() {
+            return;
+        }
         match self.config.protocol {
             Protocol::MultiPaxos => {
                 self.election_tick(now);
@@ -270,6 +294,7 @@ impl Core {
             Protocol::BasicPaxos => self.basic_tick(now),
         }
         self.catch_up_tick(now);
+        self.snapshots_tick(now);
         self.clients_tick(now);
         self.reads_tick(now);
         if self.learner.applied() > self.commit_noted && now.since(self.commit_noted_at) >= COMMIT_HINT_EVERY
@@ -282,11 +307,14 @@ impl Core {
 
     fn on_prepare(&mut self, from: NodeId, ballot: Ballot, scope: Scope, now: Mono) {
         self.top_round = self.top_round.max(ballot.round);
+        if !self.votes() {
+            return;
+        }
         let slot = scope.slot();
         if let Scope::Only(slot) = scope
-            && self.learner.chosen(slot).is_some()
+            && (slot <= self.learner.floor() || self.learner.chosen(slot).is_some())
         {
-            return self.on_fetch(from, slot);
+            return self.on_fetch(from, slot, now);
         }
         if self.config.protocol == Protocol::MultiPaxos && self.config.hooks.honours_lease() {
             let lease_left = self.grant.refuses(from, now);
@@ -321,6 +349,13 @@ impl Core {
         now: Mono,
     ) {
         self.top_round = self.top_round.max(ballot.round);
+        if !self.votes() {
+            return self.want(commit, from, now);
+        }
+        if slot <= self.learner.floor() {
+            // Nothing but the chosen value is of any use there, and a vote would not be remembered.
+            return self.on_fetch(from, slot, now);
+        }
         if let Some(chosen) = self.learner.chosen(slot).filter(|chosen| **chosen != entry) {
             // A late vote that lost. It must not pass for the chosen value when a commit hint is read back.
             self.unwritten.push(Record::Chosen { slot, entry: chosen.clone() });
@@ -360,61 +395,6 @@ impl Core {
             Protocol::MultiPaxos => {} // bound by a lease for a while: the candidate keeps asking
             Protocol::BasicPaxos => self.basic_nack(from, ballot, slot, now),
         }
-    }
-
-    // --- learning ---------------------------------------------------------------------------------------------------
-
-    /// `slot` is chosen. Applies nothing yet.
-    fn learn(&mut self, slot: Slot, entry: &Arc<Entry>, now: Mono) {
-        match self.learner.choose(slot, entry) {
-            Err(Conflict) => self.effects.push(Effect::Note(Note::Conflict { slot })),
-            Ok(false) => {}
-            Ok(true) => {
-                if self.acceptor.vote(slot).is_none_or(|vote| vote.entry != *entry) {
-                    self.unwritten.push(Record::Chosen { slot, entry: entry.clone() });
-                }
-                self.clients.chosen(entry.id, now);
-                self.close(slot, entry.id);
-            }
-        }
-    }
-
-    /// Forgets the proposals for a slot that has its value, and tells the clients of those that lost.
-    fn close(&mut self, slot: Slot, chosen: EntryId) {
-        let open = (slot, Ballot::ZERO)..=(slot, Ballot { round: u64::MAX, node: NodeId::MAX });
-        let closed: Vec<_> = self.proposals.range(open).map(|(key, _)| *key).collect();
-        for key in closed {
-            let Some(proposal) = self.proposals.remove(&key) else { continue };
-            self.open_bytes -= proposal.entry.size();
-            // Basic Paxos tries such a command again at the next slot.
-            if proposal.entry.id != chosen && self.config.protocol == Protocol::MultiPaxos {
-                self.answer_unknown(proposal.entry.id, "another command was chosen for its slot");
-            }
-        }
-    }
-
-    /// Applies all that is chosen without a hole, and answers whoever waits for it.
-    fn apply(&mut self, now: Mono) {
-        let before = self.learner.applied();
-        while let Some((slot, entry, applied)) = self.learner.apply_next(self.config.hooks) {
-            if let Some(applied) = applied {
-                self.answer_applied(slot, entry.id, applied, now);
-            }
-        }
-        if self.learner.applied() > before {
-            self.after_progress(now);
-        }
-    }
-
-    /// The applied prefix has grown.
-    fn after_progress(&mut self, now: Mono) {
-        match self.role {
-            Role::Candidate(_) => self.try_to_lead(now),
-            Role::Leader(_) => self.fill_window(now),
-            Role::Follower => {}
-        }
-        self.index_advance(now);
-        self.quorum_advance(now);
     }
 
     // --- plumbing ---------------------------------------------------------------------------------------------------
@@ -466,6 +446,7 @@ impl Core {
     /// What this node believes.
     pub fn status(&self) -> Status {
         let (role, leading, lease_until) = match &self.role {
+            _ if let Some(role) = self.joining.role() => (role, None, None),
             _ if self.config.protocol == Protocol::BasicPaxos => ("proposer", None, None),
             Role::Follower => ("follower", None, None),
             Role::Candidate(_) => ("candidate", None, None),

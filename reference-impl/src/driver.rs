@@ -19,10 +19,10 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::clock::Clock;
 use crate::core::{
-    Call, Command, Core, Effect, Failure, Input, Message, NodeId, Note, Record, Reply, Served, Status, Token,
+    Call, Command, Core, Effect, Failure, Input, Message, NodeId, Note, Reply, Served, Status, Token,
 };
 use crate::transport::Outbox;
-use crate::wal::Writer;
+use crate::wal::{Done, LogWrite, Writer};
 
 /// Something from outside.
 #[derive(Debug)]
@@ -32,6 +32,8 @@ pub enum Event {
     Peer { from: NodeId, messages: Vec<Message> },
     /// A client's call.
     Client { command: Command, deadline: Option<Duration>, no_forward: bool, reply: oneshot::Sender<Reply> },
+    /// The node is about to stop: hand leadership over, and say whether there was anything to hand over.
+    HandOver(oneshot::Sender<bool>),
 }
 
 /// Where events go.
@@ -56,7 +58,7 @@ pub struct Driver {
     next_call: Call,
     held: BTreeMap<Token, Vec<(NodeId, Message)>>,
     /// To be written, and to be sent: handed over together after each batch of inputs.
-    writes: Vec<(Token, Vec<Record>)>,
+    writes: Vec<LogWrite>,
     sends: BTreeMap<NodeId, Vec<Message>>,
     status: Arc<Mutex<Status>>,
 }
@@ -85,11 +87,7 @@ impl Driver {
     }
 
     /// Runs until all senders of `events` are gone.
-    pub async fn run(
-        mut self,
-        mut events: mpsc::Receiver<Event>,
-        mut synced: mpsc::UnboundedReceiver<Token>,
-    ) {
+    pub async fn run(mut self, mut events: mpsc::Receiver<Event>, mut synced: mpsc::UnboundedReceiver<Done>) {
         let mut next_tick = tokio::time::Instant::now();
         loop {
             let now = tokio::time::Instant::now();
@@ -97,7 +95,7 @@ impl Driver {
             let wake = wake.map_or(next_tick, |wake| wake.min(next_tick));
             tokio::select! {
                 biased;
-                Some(token) = synced.recv() => self.on_synced(token),
+                Some(done) = synced.recv() => self.on_disk(done),
                 event = events.recv() => match event {
                     Some(event) => self.on_event(event),
                     None => return,
@@ -108,8 +106,8 @@ impl Driver {
                 }
             }
             for _ in 0..BATCH {
-                if let Ok(token) = synced.try_recv() {
-                    self.on_synced(token);
+                if let Ok(done) = synced.try_recv() {
+                    self.on_disk(done);
                 } else if let Ok(event) = events.try_recv() {
                     self.on_event(event);
                 } else {
@@ -144,6 +142,20 @@ impl Driver {
                 self.calls.insert(call, reply);
                 self.step(Input::Client { call, command, deadline, no_forward });
             }
+            Event::HandOver(done) => {
+                let led = self.core.status().leading;
+                self.step(Input::HandOver);
+                self.flush();
+                // Whoever asked may have gone.
+                let _ = done.send(led.is_some() && self.core.status().leading != led);
+            }
+        }
+    }
+
+    fn on_disk(&mut self, done: Done) {
+        match done {
+            Done::Written(token) => self.on_synced(token),
+            Done::Saved(slot) => self.step(Input::SnapshotSaved(slot)),
         }
     }
 
@@ -164,7 +176,10 @@ impl Driver {
 
     fn carry_out(&mut self, effect: Effect) {
         match effect {
-            Effect::Persist { token, records } => self.writes.push((token, records)),
+            Effect::Persist { token, records } => self.writes.push(LogWrite::append(token, records)),
+            Effect::Truncate { token, records } => self.writes.push(LogWrite::replace(token, records)),
+            Effect::Incarnation(epoch) => self.peers.values().for_each(|peer| peer.speaks_as(epoch)),
+            Effect::Snapshot(snapshot) => self.writer.save(snapshot),
             Effect::Send { to, message, after: None } => self.send(to, message),
             Effect::Send { to, message, after: Some(token) } => {
                 self.held.entry(token).or_default().push((to, message));
@@ -192,8 +207,7 @@ impl Driver {
                     peer.push(messages.drain(..));
                 }
             }
-            let Some((newest, _)) = self.writes.last() else { return };
-            let newest = *newest;
+            let Some(newest) = self.writes.last().map(|write| write.token) else { return };
             if !self.writer.write(std::mem::take(&mut self.writes)) {
                 return;
             }
@@ -218,6 +232,17 @@ fn log(note: &Note) {
         Note::LeaseTooLong { leader, asked } => tracing::warn!(
             "node {leader} wants a lease of {asked:?}, longer than this node's; give all nodes the same --lease-ms"
         ),
+        Note::LostItsDisk { epoch } => tracing::warn!(
+            "the data directory was empty, but other nodes know this one: it rejoins as incarnation {epoch}, and has no vote \
+             until it knows everything that it may have voted for"
+        ),
+        Note::VotesAgain { applied } => {
+            tracing::info!("votes again, having applied all up to slot {applied}")
+        }
+        Note::Truncated { slot } => tracing::info!("truncated the log up to slot {slot}"),
+        Note::Installed { from, to } => {
+            tracing::info!("took over a snapshot up to slot {to}, had applied only up to {from}");
+        }
         Note::Conflict { slot } => tracing::error!(
             "slot {slot} was chosen with two values: consensus is broken; compare the logs of all nodes before going on"
         ),

@@ -10,6 +10,7 @@
 //! file and no daemon: a supervisor, or a tester, starts one process for each node.
 
 use std::collections::BTreeMap;
+use std::hash::{BuildHasher, Hasher};
 use std::io::Read;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -80,6 +81,16 @@ pub struct NodeArgs {
     /// Milliseconds of silence after which a leader is suspected, drawn from this range.
     #[arg(long, value_name = "MIN..MAX", default_value = "150..400", value_parser = parse_range)]
     pub election_ms: (u64, u64),
+    /// Take a snapshot, and truncate the log, after this many applied entries; 0: never.
+    #[arg(long, value_name = "N", default_value_t = 100_000)]
+    pub snapshot_every: u64,
+    /// Slots that stay in the log at least, for nodes that are a little behind.
+    #[arg(long, value_name = "N", default_value_t = 10_000)]
+    pub keep: u64,
+    /// Start with an empty data directory without asking the other nodes. Only for a node that has never taken part: one
+    /// that has lost its disk would break promises.
+    #[arg(long)]
+    pub bootstrap: bool,
     /// What a Basic Paxos proposer does after a lost round.
     #[arg(long, value_enum, default_value_t)]
     pub backoff: Backoff,
@@ -235,6 +246,8 @@ impl NodeArgs {
         config.timing.backoff_by = self.backoff;
         config.timing.election = (Duration::from_millis(min), Duration::from_millis(max));
         config.seed = self.seed;
+        config.nonce = std::hash::RandomState::new().build_hasher().finish();
+        (config.snapshot_every, config.keep) = (self.snapshot_every, self.keep);
         Ok(config)
     }
 }
@@ -260,11 +273,22 @@ impl Node {
         }
         let count = recovered.records.len();
         let mut durable: Durable = recovered.records.into_iter().collect();
-        let start = durable.begin_incarnation(config.timing.lease);
+        durable.snapshot = recovered.snapshot;
+        let start = if args.bootstrap && durable.epoch == 0 {
+            Some(durable.begin_incarnation(config.timing.lease))
+        } else {
+            durable.start(&config)
+        };
         let epoch = durable.epoch;
-        log.write(&[start])
-            .and_then(|()| log.sync())
-            .map_err(|source| NodeError::System { doing: "write the log", source })?;
+        match start {
+            Some(start) => log
+                .write(&[start])
+                .and_then(|()| log.sync())
+                .map_err(|source| NodeError::System { doing: "write the log", source })?,
+            None => {
+                tracing::info!("the data directory is empty: asks all other nodes whether they know this one")
+            }
+        }
         let clock = Clock::start(config.hooks);
         let core = Core::new(config.clone(), durable, clock.now());
         tracing::info!(
@@ -281,9 +305,9 @@ impl Node {
 
         let (synced, reports) = mpsc::unbounded_channel();
         let lazily = (!config.hooks.syncs_acceptances()).then_some(LAZY_SYNC);
-        let writer = Writer::start(log, args.fsync, lazily, move |token| {
+        let writer = Writer::start(log, args.fsync, lazily, move |done| {
             // The driver is gone only when the node stops.
-            let _ = synced.send(token);
+            let _ = synced.send(done);
         });
         let cluster_id = Bytes::from(args.cluster_id.clone());
         let sender = Sender { cluster_id: cluster_id.clone(), node: args.id, epoch };
@@ -402,10 +426,12 @@ pub fn run(args: NodeArgs) -> Result<(), NodeError> {
         let mut terminate =
             tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()).map_err(system)?;
         tokio::select! {
-            error = node.failed() => Err(error),
-            _ = terminate.recv() => Ok(()),
-            interrupted = tokio::signal::ctrl_c() => interrupted.map_err(system),
+            error = node.failed() => return Err(error),
+            _ = terminate.recv() => {}
+            interrupted = tokio::signal::ctrl_c() => interrupted.map_err(system)?,
         }
+        node.handle().hand_over().await;
+        Ok(())
     })
 }
 

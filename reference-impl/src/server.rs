@@ -23,6 +23,11 @@ use crate::proto::v1::kv_server::Kv;
 use crate::transport::Outbox;
 use crate::wal::Fsync;
 
+/// How long a node that hands leadership over stays, so that its last words leave.
+const FAREWELL: Duration = Duration::from_millis(50);
+/// A node that is too busy to hand over after this long stops anyway.
+const HAND_OVER_PATIENCE: Duration = Duration::from_millis(500);
+
 /// A way to use a running node. Cheap to clone.
 #[derive(Clone)]
 pub struct Handle {
@@ -54,6 +59,19 @@ impl Handle {
             return failed(Failure::NotLeader);
         }
         answer.await.unwrap_or_else(|_| failed(Failure::Unknown("the node is stopping")))
+    }
+
+    /// Hands leadership over, if this node has it and another one can take it. Returns when that was said.
+    pub async fn hand_over(&self) {
+        let (done, answer) = oneshot::channel();
+        let asked = async {
+            self.events.send(Event::HandOver(done)).await.ok()?;
+            answer.await.ok()
+        };
+        if let Ok(Some(true)) = tokio::time::timeout(HAND_OVER_PATIENCE, asked).await {
+            // It is queued for the links by now. If it does not leave in time, the others wait for the end of the lease.
+            tokio::time::sleep(FAREWELL).await;
+        }
     }
 
     /// What the node believes at this moment.

@@ -28,4 +28,4 @@ pub use attack::{Faults, Report, Setup, Violation, run};
 pub use link::{CLIENTS, Cut, Link, Passed};
 pub use node::{Loss, Lost};
 pub use oracle::{Broken, Invariant};
-pub use world::{Answer, Cluster, Happened, World};
+pub use world::{Answer, Cluster, Happened, Stored, World};

@@ -13,6 +13,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -51,7 +52,7 @@ pub struct Sender {
     pub cluster_id: Bytes,
     /// This node.
     pub node: NodeId,
-    /// Its incarnation.
+    /// Its incarnation; 0 if it does not know that yet.
     pub epoch: u64,
 }
 
@@ -70,13 +71,20 @@ struct Queue {
 /// What waits to be sent to one peer.
 pub struct Outbox {
     sender: Sender,
+    epoch: AtomicU64,
     queue: Mutex<Queue>,
 }
 
 impl Outbox {
     /// An empty one.
     pub fn new(sender: Sender) -> Arc<Self> {
-        Arc::new(Outbox { sender, queue: Mutex::default() })
+        let epoch = AtomicU64::new(sender.epoch);
+        Arc::new(Outbox { sender, epoch, queue: Mutex::default() })
+    }
+
+    /// A node that had no incarnation has one now.
+    pub fn speaks_as(&self, epoch: u64) {
+        self.epoch.store(epoch, Ordering::Relaxed);
     }
 
     /// Queues messages; never blocks. If the queue is full its oldest ones are lost.
@@ -108,6 +116,17 @@ impl Outbox {
         Batches { outbox: self.clone(), stream: queue.stream }
     }
 
+    /// Ends this stream, unless another one has replaced it.
+    fn detach(&self, stream: u64) {
+        let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        if queue.stream == stream {
+            queue.stream += 1;
+            if let Some(reader) = queue.reader.take() {
+                reader.wake();
+            }
+        }
+    }
+
     /// Adds up, by kind, what went out.
     pub(crate) fn count_sent(&self, counts: &mut BTreeMap<&'static str, u64>) {
         for (kind, count) in &self.queue.lock().unwrap_or_else(PoisonError::into_inner).sent {
@@ -137,7 +156,7 @@ impl Outbox {
         Poll::Ready(Some(PeerBatch {
             cluster_id: self.sender.cluster_id.clone(),
             from: self.sender.node,
-            epoch: self.sender.epoch,
+            epoch: self.epoch.load(Ordering::Relaxed),
             messages: taken.into_iter().map(codec::message_to).collect(),
         }))
     }
@@ -148,6 +167,7 @@ fn weight(message: &Message) -> usize {
         Message::Accept { entry, .. } => entry.size(),
         Message::Promise { votes, .. } => votes.iter().map(|vote| vote.entry.size()).sum(),
         Message::Chosen { entries, .. } => entries.iter().map(|(_, entry)| entry.size()).sum(),
+        Message::Snapshot { piece, .. } => piece.size(),
         Message::Forward { command, .. } => command.op.size(),
         _ => 64,
     }
@@ -236,7 +256,7 @@ impl Inbound {
         Inbound { cluster_id, events, outboxes: Arc::new(outboxes), epochs: Arc::default() }
     }
 
-    /// Whether a batch comes from the newest incarnation of a node of this cluster.
+    /// Whether a batch comes from the newest incarnation of a node of this cluster, or from one that has none yet.
     ///
     /// # Errors
     /// If it comes from another cluster: that must be told to whoever made a mistake.
@@ -247,13 +267,18 @@ impl Inbound {
             tracing::warn!("{why}; check --cluster-id and --peer");
             return Err(why);
         }
-        Ok(is_current(&self.epochs, batch.from, batch.epoch))
+        Ok(batch.epoch == 0 || is_current(&self.epochs, batch.from, batch.epoch))
     }
 
     /// Hands a batch on, waiting while the node has too much to do.
     async fn take(&self, batch: PeerBatch) -> Result<(), String> {
         if self.check(&batch)? && !batch.messages.is_empty() {
-            let messages: Vec<Message> = batch.messages.into_iter().filter_map(codec::message_from).collect();
+            let mut messages: Vec<Message> =
+                batch.messages.into_iter().filter_map(codec::message_from).collect();
+            if batch.epoch == 0 {
+                // Without an incarnation a node can only ask for one, and answer others who do.
+                messages.retain(|m| matches!(m, Message::Hello { .. } | Message::Welcome { .. }));
+            }
             let event = Event::Peer { from: batch.from, messages };
             self.events.send(event).await.map_err(|_| "the node is stopping".to_owned())?;
         }
@@ -285,17 +310,19 @@ impl Peer for Inbound {
         let outbox = self.outboxes.get(&hello.from).ok_or_else(|| {
             Status::failed_precondition(format!("node {} is no --peer of this node", hello.from))
         })?;
-        let answers = outbox.attach(false).map(Ok);
-        let inbound = self.clone();
+        let answers = outbox.attach(false);
+        let (inbound, outbox, stream) = (self.clone(), outbox.clone(), answers.stream);
         tokio::spawn(async move {
-            // However it ends, the other end dials again if it is still there.
             while let Some(Ok(batch)) = batches.next().await {
                 if inbound.take(batch).await.is_err() {
-                    return;
+                    break;
                 }
             }
+            // However it ended, the other end dials again if it is still there; it must not believe to be connected because
+            // nobody has ended this direction.
+            outbox.detach(stream);
         });
-        Ok(Response::new(Box::pin(answers)))
+        Ok(Response::new(Box::pin(answers.map(Ok))))
     }
 }
 
@@ -334,6 +361,10 @@ mod tests {
         outbox.push([Message::Fetch { from: 1 }, Message::Fetch { from: 2 }].into_iter());
         assert_eq!(next(&mut old), Poll::Ready(None), "two streams would share the messages at random");
         assert!(matches!(next(&mut new), Poll::Ready(Some(batch)) if batch.messages.len() == 2));
+        outbox.detach(old.stream);
+        assert!(next(&mut new).is_pending(), "that one was over");
+        outbox.detach(new.stream);
+        assert_eq!(next(&mut new), Poll::Ready(None));
         let mut counts = BTreeMap::new();
         outbox.count_sent(&mut counts);
         assert_eq!(counts, [("fetch", 2)].into());

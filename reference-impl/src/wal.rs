@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! DIR/wal    "PAXOSKV1" frame(header) frame frame frame …          DIR/lock   held while a node runs
+//! DIR/snapshot  the state that stands for the slots before the log: see `snapshot`
 //! DIR/synced end u64 │ crc32 u32, twice, written in turns           how far the log was certainly on the disk
 //! frame      len u32 │ crc32 u32 │ record record …                 all records of one sync; crc over offset and records
 //! record     kind u8 │ len u32 │ payload                           payloads are those of proto/wal.proto
@@ -19,20 +20,26 @@
 //! frames since the last one that survived goes unnoticed. "Protocol-Aware Recovery", Alagappan et al., FAST 2018, §3.3,
 //! says why a log alone cannot do better.) An fsync that fails aborts the process: nothing is known about the file any more.
 //!
-//! Deliberately no snapshots and no truncation yet: on a restart the whole log is read.
+//! A log is truncated by replacing it: the records that are still needed go into a new file, which is complete and synced
+//! before it gets the name. Offsets in `DIR/synced` count on over a replacement (the header says from where), so that a note
+//! of before is true of the new file as well. A log that says what it was truncated to needs a snapshot that reaches there,
+//! or the node refuses to start. On a restart snapshot and log are read whole.
 
 mod frame;
+mod note;
+mod snapshot;
 mod writer;
 
-pub use writer::Writer;
+pub use writer::{Done, LogWrite, Writer};
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use crate::core::{NodeId, Protocol, Record};
+use crate::core::{NodeId, Protocol, Record, Snapshot};
 use crate::proto::wal::v1 as disk;
+use snapshot::Store;
 
 /// When a record counts as written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -66,6 +73,33 @@ pub struct Identity {
     pub node: NodeId,
     /// How it decides.
     pub protocol: Protocol,
+}
+
+impl Identity {
+    fn header(&self, base: u64) -> disk::Header {
+        disk::Header {
+            format: FORMAT,
+            cluster_id: self.cluster_id.clone(),
+            node: self.node,
+            protocol: self.protocol.name().to_owned(),
+            base,
+            complete: 1,
+        }
+    }
+
+    fn check(&self, file: &Path, header: &disk::Header) -> Result<(), WalError> {
+        let checks = [
+            ("the cluster id", header.cluster_id.clone(), self.cluster_id.clone()),
+            ("the node id", header.node.to_string(), self.node.to_string()),
+            ("the protocol", header.protocol.clone(), self.protocol.name().to_owned()),
+        ];
+        for (what, found, expected) in checks {
+            if found != expected {
+                return Err(WalError::Mismatch { file: file.to_owned(), what, found, expected });
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Why a log cannot be opened.
@@ -110,8 +144,27 @@ pub enum WalError {
         /// How far it was synced.
         synced: u64,
     },
+    /// The snapshot has changed since it was written.
+    #[error("{} is damaged at byte {offset}: what follows is not what was written. Restore the file from a copy, or give the \
+             node an empty --data and let it rejoin; do NOT delete it alone, the log begins where it ends", .file.display())]
+    Snapshot {
+        /// The snapshot.
+        file: PathBuf,
+        /// Where the frame begins that is unreadable.
+        offset: u64,
+    },
+    /// The log says that there is a snapshot, but there is none, or an older one.
+    #[error("{} begins behind slot {slot}, but the snapshot beside it {found}. Restore both files from the same copy", .file.display())]
+    Gap {
+        /// The log.
+        file: PathBuf,
+        /// What it was truncated to.
+        slot: u64,
+        /// What there is instead of a snapshot up to there.
+        found: String,
+    },
     /// It is not a log of this program, or its beginning is damaged.
-    #[error("{} does not begin like a paxos-kv log of format 1: {why}. If it is one, restore it from a copy", .file.display())]
+    #[error("{} does not begin like a paxos-kv log of format 1 or 2: {why}. If it is one, restore it from a copy", .file.display())]
     Foreign {
         /// The log.
         file: PathBuf,
@@ -137,6 +190,8 @@ pub struct Recovered {
     pub records: Vec<Record>,
     /// Bytes of a torn write that were cut off.
     pub torn: u64,
+    /// The snapshot beside it.
+    pub snapshot: Option<Arc<Snapshot>>,
 }
 
 /// An open, locked log.
@@ -144,7 +199,10 @@ pub struct Recovered {
 pub struct Log {
     file: File,
     path: PathBuf,
+    store: Store,
     end: u64,
+    /// Where it begins, in the count of `synced`.
+    base: u64,
     synced: File,
     /// Notes written, so that the last but one survives a write that is cut short (a full disk).
     notes: u64,
@@ -159,7 +217,10 @@ struct Aside {
     end: u64,
 }
 
-const FORMAT: u32 = 1;
+/// Format 1 had neither snapshots nor a base; it is read as well.
+const FORMAT: u32 = 2;
+/// Bytes of records in one frame of a log that is written anew, roughly.
+const FRAME_BYTES: usize = 4 << 20;
 
 impl Log {
     /// Opens the log in `dir`, or creates both.
@@ -181,25 +242,46 @@ impl Log {
             Err(TryLockError::Error(source)) => return Err(io("lock", &lock_path)(source)),
         }
         let path = dir.join("wal");
+        let store = Store { dir: dir.to_owned(), identity: identity.clone() };
         if !path.exists() {
-            create(dir, &path, identity).map_err(io("create", &path))?;
+            if snapshot::is_there(dir) {
+                let why = "it is missing, though there is a snapshot beside it".to_owned();
+                return Err(WalError::Foreign { file: path, why });
+            }
+            create(dir, &path, identity, 0, &[]).map_err(io("create", &path))?;
         }
         let mut file = OpenOptions::new().read(true).write(true).open(&path).map_err(io("open", &path))?;
         let mut bytes = Vec::new();
         file.read_to_end(&mut bytes).map_err(io("read", &path))?;
-        let (recovered, end) = recover(&path, &bytes, identity)?;
-        let note = dir.join("synced");
-        let synced = open_note(dir, &note, end).map_err(io("open", &note))?;
-        match read_note(&synced).map_err(io("read", &note))? {
-            None => return Err(WalError::Foreign { file: note, why: "its checksum is wrong".to_owned() }),
-            Some(synced) if synced > end => return Err(WalError::Cut { file: path, end, synced }),
+        let (mut recovered, end, header) = recover(&path, &bytes, identity)?;
+        let base = header.base;
+        recovered.snapshot = store.load()?;
+        let truncated = recovered.records.iter().filter_map(|record| match record {
+            Record::Truncated { slot } => Some(*slot),
+            _ => None,
+        });
+        let reaches = recovered.snapshot.as_ref().map(|snapshot| snapshot.slot);
+        if let Some(slot) = truncated.max().filter(|slot| *slot > reaches.unwrap_or(0)) {
+            let found = reaches.map_or("is missing".to_owned(), |slot| format!("ends with slot {slot}"));
+            return Err(WalError::Gap { file: path, slot, found });
+        }
+        let note_path = dir.join("synced");
+        let synced = note::open(dir, &note_path, base + end).map_err(io("open", &note_path))?;
+        match note::read(&synced).map_err(io("read", &note_path))? {
+            None => {
+                return Err(WalError::Foreign { file: note_path, why: "its checksum is wrong".to_owned() });
+            }
+            Some(synced) if synced.max(base + header.complete) > base + end => {
+                let synced = synced.saturating_sub(base).max(header.complete);
+                return Err(WalError::Cut { file: path, end, synced });
+            }
             Some(_) => {}
         }
         if recovered.torn > 0 {
             file.set_len(end).and_then(|()| file.sync_data()).map_err(io("cut the torn end of", &path))?;
         }
         file.seek(SeekFrom::Start(end)).map_err(io("seek in", &path))?;
-        Ok((Log { file, path, end, synced, notes: 0, aside: None, _lock: lock }, recovered))
+        Ok((Log { file, path, store, end, base, synced, notes: 0, aside: None, _lock: lock }, recovered))
     }
 
     /// Hands the records to the operating system, as one frame.
@@ -207,17 +289,38 @@ impl Log {
     /// # Errors
     /// Those of the file. The log must not be used after one.
     pub fn write(&mut self, records: &[Record]) -> io::Result<()> {
-        if let Some(aside) = &mut self.aside {
-            let (promises, others): (Vec<Record>, Vec<Record>) =
-                records.iter().cloned().partition(|r| matches!(r, Record::Promised { .. }));
-            if !promises.is_empty() {
-                let frame = frame::encode(aside.end, &promises);
-                aside.file.write_all(&frame)?;
-                aside.end += frame.len() as u64;
-            }
+        if self.aside.is_some() {
+            let others = self.put_aside(records)?;
             return if others.is_empty() { Ok(()) } else { self.append(&others) };
         }
         self.append(records)
+    }
+
+    /// Writes the promises to the file aside, if there is one; returns the other records.
+    fn put_aside(&mut self, records: &[Record]) -> io::Result<Vec<Record>> {
+        let Some(aside) = &mut self.aside else { return Ok(records.to_vec()) };
+        let (promises, others): (Vec<Record>, Vec<Record>) =
+            records.iter().cloned().partition(|r| matches!(r, Record::Promised { .. }));
+        if !promises.is_empty() {
+            let frame = frame::encode(aside.end, &promises);
+            aside.file.write_all(&frame)?;
+            aside.end += frame.len() as u64;
+        }
+        Ok(others)
+    }
+
+    /// Replaces everything in the log by these records, which must hold all that is still needed. A kill or a power failure on
+    /// the way leaves the old log or the new one, and both are whole. The new one is on the disk when this returns.
+    ///
+    /// # Errors
+    /// Those of the files. The log must not be used after one.
+    pub fn replace(&mut self, records: &[Record]) -> io::Result<()> {
+        let records = self.put_aside(records)?;
+        let base = self.base + self.end;
+        let dir = self.store.dir.clone();
+        (self.file, self.end) = create(&dir, &self.path, &self.store.identity, base, &records)?;
+        self.base = base;
+        self.note()
     }
 
     fn append(&mut self, records: &[Record]) -> io::Result<()> {
@@ -233,9 +336,13 @@ impl Log {
     /// Those of the file. The log must not be used after one.
     pub fn sync(&mut self) -> io::Result<()> {
         self.file.sync_data()?;
-        // Not synced: a note that is old is true as well.
+        self.note()
+    }
+
+    /// Notes how far the log is on the disk. Not synced: a note that is old is true as well.
+    fn note(&mut self) -> io::Result<()> {
         self.notes += 1;
-        self.synced.write_all_at(&note(self.end), (self.notes % 2) * NOTE as u64)
+        note::write(&self.synced, self.notes, self.base + self.end)
     }
 
     /// From now on promises go to a file of their own that is never synced, and are read back from there; nothing but a
@@ -272,61 +379,80 @@ impl Log {
     }
 }
 
-/// Bytes of one note.
-const NOTE: usize = 12;
-
-/// One note of `synced`.
-fn note(end: u64) -> [u8; NOTE] {
-    let mut bytes = [0; NOTE];
-    bytes[..8].copy_from_slice(&end.to_le_bytes());
-    bytes[8..].copy_from_slice(&crc32fast::hash(&end.to_le_bytes()).to_le_bytes());
-    bytes
-}
-
-/// Opens `synced`, and makes it if the log is new, or of before there were such notes. It gets its name only when it is
-/// complete and synced: half a note would be taken for damage for ever.
-fn open_note(dir: &Path, path: &Path, end: u64) -> io::Result<File> {
-    if !path.exists() {
-        complete(dir, &dir.join("synced.new"), path, &[note(end), note(end)].concat())?;
+/// How many bytes of the log in `dir` are on the disk for certain, whatever happens to the machine: what a tester may not cut
+/// off when it plays a power failure.
+///
+/// # Errors
+/// Those of the files; a log or a note that is unreadable counts as an error too.
+pub fn synced_bytes(dir: &Path) -> io::Result<u64> {
+    let bytes = std::fs::read(dir.join("wal"))?;
+    let header = frame::intact(&bytes, frame::MAGIC.len()).and_then(frame::decode_header);
+    let note = note::read(&File::open(dir.join("synced"))?)?;
+    match (header, note) {
+        (Some(header), Some(note)) => Ok(note.saturating_sub(header.base).max(header.complete)),
+        _ => Err(io::Error::other("the header of the log or the note beside it is unreadable")),
     }
-    OpenOptions::new().read(true).write(true).open(path)
 }
 
-/// How far the log was synced, by the further of the two notes: the other may have been cut short. `None` if neither is
-/// readable.
-fn read_note(file: &File) -> io::Result<Option<u64>> {
-    let mut bytes = [0; 2 * NOTE];
-    let n = file.read_at(&mut bytes, 0)?;
-    let read = |slot: &[u8]| {
-        let end = u64::from_le_bytes(*slot.first_chunk()?);
-        (slot == note(end)).then_some(end)
-    };
-    Ok(bytes[..n].chunks(NOTE).filter_map(read).max())
+/// Creates a log that holds its header and these records, or nothing at all: it gets its name only when it is complete and
+/// synced. Returns it and its length.
+fn create(
+    dir: &Path,
+    path: &Path,
+    identity: &Identity,
+    base: u64,
+    records: &[Record],
+) -> io::Result<(File, u64)> {
+    let draft = dir.join("wal.new");
+    let mut file = File::create(&draft)?;
+    let mut header = identity.header(base);
+    let begin = |header: &disk::Header| [frame::MAGIC.as_slice(), &frame::encode_header(header)].concat();
+    file.write_all(&begin(&header))?;
+    let mut end = begin(&header).len() as u64;
+    let mut rest = records;
+    while !rest.is_empty() {
+        let mut size = 0;
+        let fits = rest.iter().take_while(|record| {
+            let room = size < FRAME_BYTES;
+            size += weight(record);
+            room
+        });
+        let (now, later) = rest.split_at(fits.count());
+        let frame = frame::encode(end, now);
+        file.write_all(&frame)?;
+        end += frame.len() as u64;
+        rest = later;
+    }
+    // Only now is it known how long it is; that takes as many bytes whatever it is.
+    header.complete = end;
+    file.rewind()?;
+    file.write_all(&begin(&header))?;
+    file.seek(SeekFrom::Start(end))?;
+    name(dir, &file, &draft, path)?;
+    Ok((file, end))
 }
 
-/// Creates a log that holds its header, or nothing at all: it gets its name only when it is complete and synced.
-fn create(dir: &Path, path: &Path, identity: &Identity) -> io::Result<()> {
-    let header = disk::Header {
-        format: FORMAT,
-        cluster_id: identity.cluster_id.clone(),
-        node: identity.node,
-        protocol: identity.protocol.name().to_owned(),
-    };
-    let bytes = [frame::MAGIC.as_slice(), &frame::encode_header(&header)].concat();
-    complete(dir, &dir.join("wal.new"), path, &bytes)
+fn weight(record: &Record) -> usize {
+    match record {
+        Record::Accepted(vote) => vote.entry.size(),
+        Record::Chosen { entry, .. } => entry.size(),
+        _ => 32,
+    }
 }
 
-/// Makes a file with these bytes, or none: a kill or a power failure on the way leaves at most the draft.
-fn complete(dir: &Path, draft: &Path, path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut file = File::create(draft)?;
-    file.write_all(bytes)?;
+/// Gives a complete draft its name, on the disk as well: a kill or a power failure on the way leaves at most the draft.
+fn name(dir: &Path, file: &File, draft: &Path, path: &Path) -> io::Result<()> {
     file.sync_all()?;
     std::fs::rename(draft, path)?;
     // The name is an entry of the directory, and that has to be synced as well.
     File::open(dir)?.sync_all()
 }
 
-fn recover(path: &Path, bytes: &[u8], identity: &Identity) -> Result<(Recovered, u64), WalError> {
+fn recover(
+    path: &Path,
+    bytes: &[u8],
+    identity: &Identity,
+) -> Result<(Recovered, u64, disk::Header), WalError> {
     let foreign = |why: String| WalError::Foreign { file: path.to_owned(), why };
     if !bytes.starts_with(frame::MAGIC) {
         return Err(foreign("its first eight bytes are others".to_owned()));
@@ -339,25 +465,17 @@ fn recover(path: &Path, bytes: &[u8], identity: &Identity) -> Result<(Recovered,
     let mut frames = scan.frames.into_iter();
     let header = frames.next().and_then(frame::decode_header);
     let header = header.ok_or_else(|| foreign("its header is unreadable".to_owned()))?;
-    if header.format != FORMAT {
+    if !(1..=FORMAT).contains(&header.format) {
         return Err(foreign(format!("it has format {}", header.format)));
     }
-    let checks = [
-        ("the cluster id", header.cluster_id, identity.cluster_id.clone()),
-        ("the node id", header.node.to_string(), identity.node.to_string()),
-        ("the protocol", header.protocol, identity.protocol.name().to_owned()),
-    ];
-    for (what, found, expected) in checks {
-        if found != expected {
-            return Err(WalError::Mismatch { file: path.to_owned(), what, found, expected });
-        }
-    }
+    identity.check(path, &header)?;
     let mut records = Vec::new();
     for frame in frames {
         let read = frame::decode(frame).map_err(foreign)?;
         records.extend(read);
     }
-    Ok((Recovered { records, torn: bytes.len() as u64 - scan.end }, scan.end))
+    let torn = bytes.len() as u64 - scan.end;
+    Ok((Recovered { records, torn, snapshot: None }, scan.end, header))
 }
 
 #[cfg(test)]

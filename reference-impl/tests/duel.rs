@@ -24,6 +24,9 @@ fn duel(by: Backoff, proposers: u32) -> (u64, u64) {
     cluster.drift_ppm = 0;
     let mut world = World::new(cluster);
     (1..=3).for_each(|id| assert!(world.start(id)));
+    // Until they have met, and know that none of them has a past.
+    world.timer(100_000_000, 0);
+    while !matches!(world.next(), Some(Happened::Timer(_))) {}
     let ask = |world: &mut World, node: NodeId, seq: u64| {
         let op = Op::Put { key: "a".into(), value: "1".into() };
         let patience = Some(Duration::from_secs(20));

@@ -9,7 +9,7 @@
 //!
 //! The very core that the server drives, with a clock that stands still but for elections, and no leases: what needs time is left to the
 //! simulator. A message that is delivered is gone. What cannot change what is chosen (heartbeats, refusals where nobody stands twice) is
-//! not put on its way: that is the same as losing it. Own messages are delivered within the step, when they are on disk.
+//! not put on its way: that is the same as losing it. There are no snapshots, and no disk is lost. Own messages are delivered within the step, when they are on disk.
 //! `cargo test --release -p paxos-kv --test model -- --nocapture` prints how many states there are.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -95,6 +95,7 @@ impl Cluster {
         config.timing.lease = Duration::ZERO;
         config.timing.election = (Duration::from_secs(1), Duration::from_secs(1));
         config.timing.backoff_by = Backoff::None;
+        config.snapshot_every = 0;
         (config.timing.deadline, config.timing.leader_wait, config.timing.resend) = (day, day, day);
         config
     }
@@ -146,12 +147,10 @@ impl Cluster {
                     state.nodes[id as usize - 1].held.push((token, to, message));
                 }
                 Effect::Send { to, message, after: None } => self.send(state, id, to, message),
-                Effect::Reply { reply, .. } => {
-                    if reply.result.is_ok() {
-                        state.saw.answered = true;
-                        if !state.chosen.contains_key(&reply.served.slot) {
-                            state.wrong = Some("a command was acknowledged that is not chosen");
-                        }
+                Effect::Reply { reply, .. } if reply.result.is_ok() => {
+                    state.saw.answered = true;
+                    if !state.chosen.contains_key(&reply.served.slot) {
+                        state.wrong = Some("a command was acknowledged that is not chosen");
                     }
                 }
                 Effect::Note(Note::Elected { reproposed, .. }) => {
@@ -308,7 +307,9 @@ impl Model for Cluster {
 
     fn init_states(&self) -> Vec<State> {
         let nodes = (1..=self.nodes).map(|id| {
-            let mut disk = Durable::default();
+            // All have started once, and know each other: a first start is about nothing that is modelled here.
+            let others = (1..=self.nodes).filter(|node| *node != id);
+            let mut disk: Durable = others.map(|node| Record::Known { node, epoch: 1 }).collect();
             let config = self.config(id);
             let start = disk.begin_incarnation(config.timing.lease);
             disk.apply(start);

@@ -44,6 +44,9 @@ impl Acceptor {
             promised_at: durable.promised_at.clone(),
             votes: durable.votes.clone(),
         };
+        if let Some(snapshot) = &durable.snapshot {
+            acceptor.promised = acceptor.promised.max(snapshot.promised);
+        }
         // P2 after a restart: a vote is a promise as well.
         if hooks.writes_promises() && hooks.syncs_promises() {
             for vote in durable.votes.values() {
@@ -139,6 +142,35 @@ impl Acceptor {
         }
     }
 
+    /// Forgets the votes, and the promises for single slots, up to `floor`: all these slots are applied, and whoever asks
+    /// about them is given a snapshot instead.
+    pub fn forget(&mut self, floor: Slot) {
+        self.votes = self.votes.split_off(&(floor + 1));
+        self.promised_at = self.promised_at.split_off(&(floor + 1));
+    }
+
+    /// The promise for all slots, if it may be written down at all.
+    pub fn promise_to_write(&self) -> Ballot {
+        let written = self.hooks.writes_promises() && self.hooks.syncs_promises();
+        if written { self.promised } else { Ballot::ZERO }
+    }
+
+    /// Everything it remembers, as records.
+    pub fn records(&self) -> impl Iterator<Item = Record> + '_ {
+        let whole = (Scope::From(0), self.promised);
+        let single = self.promised_at.iter().map(|(slot, ballot)| (Scope::Only(*slot), *ballot));
+        std::iter::once(whole)
+            .chain(single)
+            .filter(|(_, ballot)| self.hooks.writes_promises() && *ballot > Ballot::ZERO)
+            .map(|(scope, ballot)| Record::Promised { ballot, scope })
+            .chain(self.votes.values().cloned().map(Record::Accepted))
+    }
+
+    /// The highest slot it has promised something for by itself, or voted for, 0 if none.
+    pub fn highest_slot(&self) -> Slot {
+        self.promised_at.last_key_value().map_or(0, |(slot, _)| *slot).max(self.last_slot())
+    }
+
     /// The highest slot it has voted for, 0 if none.
     pub fn last_slot(&self) -> Slot {
         self.votes.last_key_value().map_or(0, |(slot, _)| *slot)
@@ -202,6 +234,23 @@ mod tests {
         assert_eq!(slots(Scope::From(1), 2), [4], "what is chosen is fetched instead");
         assert_eq!(slots(Scope::Only(2), 0), [2]);
         assert_eq!(acceptor.last_slot(), 4);
+    }
+
+    #[test]
+    fn forgetting_votes_keeps_the_promise_even_that_of_a_forgotten_vote() {
+        let mut acceptor = multi();
+        for (slot, round) in [(1, 1), (2, 7), (3, 7)] {
+            acceptor.accept(ballot(round, 1), slot, entry(slot)).unwrap();
+        }
+        acceptor.forget(2);
+        let durable: Durable = acceptor.records().collect();
+        acceptor.forget(3);
+        let empty: Durable = acceptor.records().collect();
+        assert_eq!((durable.votes.len(), empty.votes.len()), (1, 0));
+        for durable in [durable, empty] {
+            let mut again = Acceptor::recover(Protocol::MultiPaxos, Hooks::default(), &durable);
+            assert_eq!(again.accept(ballot(6, 9), 4, entry(4)), Err(Refused(ballot(7, 1))));
+        }
     }
 
     #[test]

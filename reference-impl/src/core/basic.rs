@@ -61,6 +61,13 @@ enum Phase {
     BackOff(Mono),
 }
 
+impl Basic {
+    /// Gives up the attempt at a slot up to `slot`: whether it was chosen there cannot be found out any more.
+    pub(super) fn give_up_below(&mut self, slot: Slot) -> Option<super::EntryId> {
+        self.attempt.take_if(|attempt| attempt.slot <= slot).map(|attempt| attempt.entry.id)
+    }
+}
+
 impl Core {
     pub(super) fn basic_enqueue(&mut self, request: Request) {
         if self.basic.queue.len() >= self.config.queue {

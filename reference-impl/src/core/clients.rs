@@ -158,6 +158,9 @@ impl Core {
         if let Err(why) = validate(&request.command.op) {
             return self.answer(request, Err(Failure::Invalid(why)), Served::default());
         }
+        if self.is_asking() || self.config.protocol == Protocol::BasicPaxos && !self.votes() {
+            return self.answer(request, Err(Failure::NotLeader), Served::default());
+        }
         if let Op::Get { mode: ReadMode::Stale, .. } = request.command.op {
             return self.answer_locally(request, Path::StaleRead);
         }

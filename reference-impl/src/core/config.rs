@@ -12,7 +12,8 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use super::ballot::NodeId;
+use super::ballot::{NodeId, Slot};
+use super::snapshot::Snapshots;
 use crate::bugs::Hooks;
 
 /// Which protocol decides. Fixed when a data directory is first used.
@@ -132,8 +133,16 @@ pub struct Config {
     pub window_bytes: usize,
     /// How many commands may wait for the window.
     pub queue: usize,
+    /// After how many applied entries a snapshot is taken; 0 for never.
+    pub snapshot_every: u64,
+    /// How many of the last slots of a snapshot stay in the log, for nodes that are a little behind.
+    pub keep: u64,
+    /// Bytes of one piece of a snapshot on its way to another node, roughly.
+    pub piece_bytes: usize,
     /// Seed of the random waits. Together with the inputs it determines everything the core does.
     pub seed: u64,
+    /// Different at each start, so that an answer to an earlier one is recognised.
+    pub nonce: u64,
     /// Planted bugs; none by default.
     pub hooks: Hooks,
 }
@@ -151,9 +160,19 @@ impl Config {
             window: 1024,
             window_bytes: 16 << 20,
             queue: 8192,
+            snapshot_every: 100_000,
+            keep: 10_000,
+            piece_bytes: 256 << 10,
             seed: 0,
+            nonce: 0,
             hooks: Hooks::default(),
         }
+    }
+
+    /// The plan for snapshots of a node whose last one was taken at `slot`.
+    pub(super) fn snapshots_after(&self, slot: Slot) -> Snapshots {
+        let rank = self.nodes.iter().take_while(|node| **node != self.id).count();
+        Snapshots::after(slot, self.snapshot_every, rank, self.nodes.len())
     }
 
     /// How many nodes decide.

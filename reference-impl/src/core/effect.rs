@@ -7,12 +7,14 @@
 //!
 //! Deliberately only words: how they are obeyed is the driver's part, or the simulator's.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::ballot::{Ballot, Mono, NodeId, Slot};
 use super::command::{Command, Reply};
 use super::message::Message;
 use super::record::Record;
+use super::snapshot::Snapshot;
 
 /// Names a write to the log; grows by one with each. Reporting one reports all before it.
 pub type Token = u64;
@@ -34,6 +36,8 @@ pub enum Input {
     HandOver,
     /// This token, and every one before it, is on disk.
     Persisted(Token),
+    /// The snapshot that ends with this slot is on disk, under its name.
+    SnapshotSaved(Slot),
 }
 
 /// What a core wants done, in this order.
@@ -42,6 +46,12 @@ pub enum Input {
 pub enum Effect {
     /// Write these records, in the order of their tokens, then report `Input::Persisted(token)`.
     Persist { token: Token, records: Vec<Record> },
+    /// Write this snapshot in the place of the one before, then report `Input::SnapshotSaved`. There is one at a time.
+    Snapshot(Arc<Snapshot>),
+    /// From now on say in every batch that this incarnation speaks. (Before, it was none: 0.)
+    Incarnation(u64),
+    /// Replace everything in the log by these records, all of it or nothing, then report `Input::Persisted(token)`.
+    Truncate { token: Token, records: Vec<Record> },
     /// Send, but not before `after` is on disk.
     Send { to: NodeId, message: Message, after: Option<Token> },
     /// Answer a call, once.
@@ -64,6 +74,14 @@ pub enum Note {
     Follows { ballot: Ballot },
     /// A leader asks for a longer lease than this node was configured for; its heartbeats are not acknowledged.
     LeaseTooLong { leader: NodeId, asked: Duration },
+    /// The directory was empty, but others know this node: it has no vote until it knows what it has forgotten.
+    LostItsDisk { epoch: u64 },
+    /// It does.
+    VotesAgain { applied: Slot },
+    /// The log now begins behind this slot; a snapshot stands for what was before.
+    Truncated { slot: Slot },
+    /// A snapshot of another node was put in place: this one had applied only up to `from`.
+    Installed { from: Slot, to: Slot },
     /// Two values were learned for one slot: the cluster has lost data, or a node's disk was changed.
     Conflict { slot: Slot },
 }
@@ -73,7 +91,8 @@ pub enum Note {
 #[allow(missing_docs)]
 pub struct Status {
     pub node: NodeId,
-    /// `leader`, `candidate`, `follower` or `proposer`.
+    /// `leader`, `candidate`, `follower` or `proposer`; without a vote `joining` (its directory was empty, and not all others
+    /// have answered yet) or `learner`.
     pub role: &'static str,
     pub promised: Ballot,
     pub leading: Option<Ballot>,

@@ -52,8 +52,13 @@ impl Core {
         match &mut self.role {
             Role::Leader(_) => {}
             Role::Follower => {
-                if now >= self.election_at {
+                if now < self.election_at {
+                    return;
+                }
+                if self.may_stand() {
                     self.stand(now);
+                } else {
+                    self.reset_election(now);
                 }
             }
             Role::Candidate(candidate)
@@ -72,6 +77,11 @@ impl Core {
             }
             Role::Candidate(_) => {}
         }
+    }
+
+    /// Whoever sends a snapshot can lead; this node could not before it has all of it.
+    fn may_stand(&self) -> bool {
+        self.votes() && !self.snapshots.is_catching_up(self.learner.applied())
     }
 
     /// Stands for election under a ballot above everything seen.
@@ -240,7 +250,8 @@ impl Core {
     pub(super) fn on_release(&mut self, ballot: Ballot, to: NodeId, now: Mono) {
         self.grant.release(ballot);
         // An old message must not unseat anyone.
-        if to == self.config.id && self.follows == Some(ballot) && matches!(self.role, Role::Follower) {
+        let follows = self.follows == Some(ballot) && matches!(self.role, Role::Follower);
+        if to == self.config.id && follows && self.may_stand() {
             self.stand(now);
         }
     }
@@ -263,6 +274,10 @@ impl Core {
 }
 
 impl Candidate {
+    pub(super) fn ballot(&self) -> Ballot {
+        self.ballot
+    }
+
     /// When it asks again, or stands under another ballot.
     pub(super) fn wakeup(&self, quorum: usize) -> Mono {
         if self.is_stuck(quorum) { self.ask_again_at.min(self.give_up_at) } else { self.ask_again_at }

@@ -51,6 +51,7 @@ impl Core {
                 self.commit_noted_at,
                 self.next_gossip,
             ),
+            (&self.snapshots, &self.joining, self.truncated, self.lease_noted),
         )
     }
 }

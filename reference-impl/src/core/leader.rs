@@ -191,7 +191,10 @@ impl Core {
         }
         self.top_round = self.top_round.max(ballot.round);
         let promised = self.acceptor.highest_promise();
-        if ballot < promised {
+        if !self.votes() {
+            // It learns, and can send clients to the leader, but is bound to nobody.
+            self.hear_leader(ballot, now);
+        } else if ballot < promised {
             self.send(from, Message::Nack { ballot, slot: 0, promised, lease_left: Duration::ZERO }, None);
         } else if lease > self.config.timing.lease {
             // After a restart this node refuses candidates for its own lease only: it must not promise more.

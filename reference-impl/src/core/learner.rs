@@ -5,8 +5,8 @@
 //! chosen    x  x  x  ·  x  x      applied = 3: slot 4 is a hole, 5 and 6 wait for it
 //! ```
 //!
-//! The hash of the applied prefix lets anyone compare replicas cheaply: equal `applied` must mean equal hashes. Everything
-//! that was chosen is kept; snapshots and the truncation of what they cover will belong beside this file.
+//! The hash of the applied prefix lets anyone compare replicas cheaply: equal `applied` must mean equal hashes. Entries up
+//! to the *floor* are forgotten: a snapshot holds what they came to (see `snapshot`).
 
 use std::collections::BTreeMap;
 use std::hash::{Hash, Hasher};
@@ -15,6 +15,7 @@ use std::sync::Arc;
 use super::ballot::Slot;
 use super::command::Entry;
 use super::machine::{Applied, Machine};
+use super::snapshot::Snapshot;
 use crate::bugs::Hooks;
 
 /// A slot was learned to have two values. Consensus is broken; a correct cluster never gets here.
@@ -25,18 +26,20 @@ pub struct Conflict;
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Learner {
     chosen: BTreeMap<Slot, Arc<Entry>>,
+    floor: Slot,
     applied: Slot,
     hash: u64,
     machine: Machine,
 }
 
 impl Learner {
-    /// `slot` has `entry`. Returns whether that is news.
+    /// `slot` has `entry`. Returns whether that is news; what is below the floor never is.
     ///
     /// # Errors
     /// [`Conflict`] if another value was learned for it before; the first one stays.
     pub fn choose(&mut self, slot: Slot, entry: &Arc<Entry>) -> Result<bool, Conflict> {
         match self.chosen.get(&slot) {
+            None if slot <= self.floor => Ok(false),
             None => {
                 self.chosen.insert(slot, entry.clone());
                 Ok(true)
@@ -60,7 +63,32 @@ impl Learner {
         Some((slot, entry, applied))
     }
 
-    /// The value of `slot`, if it is known to be chosen.
+    /// Takes the state of a snapshot that is ahead, and forgets everything before it.
+    pub fn install(&mut self, snapshot: &Snapshot) {
+        self.applied = snapshot.slot;
+        self.hash = snapshot.hash;
+        self.machine = snapshot.machine.clone();
+        self.forget(snapshot.slot);
+    }
+
+    /// Forgets the entries up to `floor`, which must be applied.
+    pub fn forget(&mut self, floor: Slot) {
+        self.floor = self.floor.max(floor.min(self.applied));
+        self.chosen = self.chosen.split_off(&(self.floor + 1));
+    }
+
+    /// Gets back the entry right at the floor, which so goes down by one.
+    pub fn remember(&mut self, entry: Arc<Entry>) {
+        self.chosen.insert(self.floor, entry);
+        self.floor -= 1;
+    }
+
+    /// All slots up to here are applied and their entries are forgotten.
+    pub fn floor(&self) -> Slot {
+        self.floor
+    }
+
+    /// The value of `slot`, if it is known to be chosen, and not forgotten.
     pub fn chosen(&self, slot: Slot) -> Option<&Arc<Entry>> {
         self.chosen.get(&slot)
     }
@@ -72,7 +100,7 @@ impl Learner {
 
     /// The highest slot known to be chosen, 0 if none; there may be holes below.
     pub fn last_chosen(&self) -> Slot {
-        self.chosen.last_key_value().map_or(0, |(slot, _)| *slot)
+        self.chosen.last_key_value().map_or(self.applied, |(slot, _)| *slot)
     }
 
     /// All slots up to here are chosen and applied.
@@ -91,8 +119,13 @@ impl Learner {
     }
 }
 
-/// The next link of the prefix hash: FNV-1a, because it is the same on every machine and needs no crate.
+/// The next link of the prefix hash.
 fn chain(before: u64, slot: Slot, entry: &Entry) -> u64 {
+    fnv(&(before, slot, entry))
+}
+
+/// FNV-1a, because it is the same on every machine and needs no crate.
+pub(super) fn fnv(what: &impl Hash) -> u64 {
     struct Fnv(u64);
     impl Hasher for Fnv {
         fn finish(&self) -> u64 {
@@ -105,7 +138,7 @@ fn chain(before: u64, slot: Slot, entry: &Entry) -> u64 {
         }
     }
     let mut fnv = Fnv(0xcbf2_9ce4_8422_2325);
-    (before, slot, entry).hash(&mut fnv);
+    what.hash(&mut fnv);
     fnv.finish()
 }
 
@@ -133,6 +166,35 @@ mod tests {
         assert_eq!(apply_all(&mut learner, Hooks::default()), [1]);
         learner.choose(2, &entry(2)).unwrap();
         assert_eq!(apply_all(&mut learner, Hooks::default()), [2, 3, 4]);
+    }
+
+    #[test]
+    fn an_installed_snapshot_takes_the_place_of_what_it_covers_and_the_rest_goes_on() {
+        let mut ahead = Learner::default();
+        (1..=6).for_each(|slot| assert_eq!(ahead.choose(slot, &entry(slot)), Ok(true)));
+        let at_four = |learner: &Learner| Snapshot {
+            promised: Default::default(),
+            slot: 4,
+            hash: learner.hash,
+            machine: learner.machine.clone(),
+        };
+        let mut snapshot = None;
+        while let Some((slot, ..)) = ahead.apply_next(Hooks::default()) {
+            if slot == 4 {
+                snapshot = Some(at_four(&ahead));
+            }
+        }
+        let mut behind = Learner::default();
+        [1, 3, 5, 6].into_iter().for_each(|slot| assert_eq!(behind.choose(slot, &entry(slot)), Ok(true)));
+        behind.install(&snapshot.unwrap());
+        assert_eq!((behind.applied(), behind.floor(), behind.chosen(3)), (4, 4, None));
+        assert_eq!(behind.choose(2, &entry(9)), Ok(false), "nobody can tell any more");
+        assert_eq!(apply_all(&mut behind, Hooks::default()), [5, 6]);
+        assert_eq!(behind.hash(), ahead.hash());
+        ahead.forget(3);
+        assert_eq!((ahead.floor(), ahead.chosen(3), ahead.chosen(4).is_some()), (3, None, true));
+        ahead.remember(entry(3));
+        assert_eq!((ahead.floor(), ahead.chosen(3)), (2, Some(&entry(3))));
     }
 
     #[test]

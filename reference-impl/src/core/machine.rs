@@ -5,15 +5,21 @@
 //! apply(41, Put a=1) → Done          apply(42, Cas a: 1→2) → swapped          apply(43, Get a) → 2
 //! ```
 //!
-//! Deliberately deterministic: the output depends on the entries before and on nothing else.
+//! A copy shares all its keys with the original until one of them is written (the map is in shards, each copied by its first
+//! writer), so that a snapshot of a large state does not stop the node. Deliberately deterministic: the output depends on the
+//! entries before and on nothing else.
 
 use std::collections::BTreeMap;
+use std::hash::{Hash, Hasher};
+use std::ops::Bound::{Included, Unbounded};
+use std::sync::Arc;
 
 use prost::bytes::Bytes;
 
 use super::ballot::Slot;
 use super::command::{Command, Failure, Op, Output};
-use super::session::{Seen, Sessions};
+use super::learner::fnv;
+use super::session::{Seen, SessionRow, Sessions};
 use crate::bugs::Hooks;
 
 /// What came of applying one command.
@@ -25,10 +31,97 @@ pub struct Applied {
     pub duplicate: bool,
 }
 
+/// Parts of the map that are copied one by one.
+const SHARDS: usize = 256;
+/// Memory that a key or a session costs beside its bytes, roughly.
+const OVERHEAD: usize = 64;
+
+/// The keys, in shards that a copy shares until it writes to them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Map {
+    shards: Arc<Vec<Arc<BTreeMap<String, Bytes>>>>,
+    bytes: usize,
+}
+
+impl Hash for Map {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        // Most shards of the maps that a model checker hashes are empty.
+        self.shards
+            .iter()
+            .enumerate()
+            .filter(|(_, shard)| !shard.is_empty())
+            .for_each(|part| part.hash(state));
+        self.bytes.hash(state);
+    }
+}
+
+impl Default for Map {
+    fn default() -> Self {
+        Map { shards: Arc::new(vec![Arc::default(); SHARDS]), bytes: 0 }
+    }
+}
+
+impl Map {
+    fn shard(key: &str) -> usize {
+        fnv(&key) as usize % SHARDS
+    }
+
+    /// Where `key` is to be written: nobody else sees it.
+    fn own(&mut self, key: &str) -> &mut BTreeMap<String, Bytes> {
+        Arc::make_mut(&mut Arc::make_mut(&mut self.shards)[Map::shard(key)])
+    }
+
+    fn get(&self, key: &str) -> Option<&Bytes> {
+        self.shards[Map::shard(key)].get(key)
+    }
+
+    fn insert(&mut self, key: String, value: Bytes) {
+        let size = OVERHEAD + key.len();
+        self.bytes += size + value.len();
+        if let Some(old) = self.own(&key).insert(key, value) {
+            self.bytes -= size + old.len();
+        }
+    }
+
+    fn remove(&mut self, key: &str) {
+        if let Some(old) = self.own(key).remove(key) {
+            self.bytes -= OVERHEAD + key.len() + old.len();
+        }
+    }
+}
+
+/// Where a piece of the state begins: at a session, or at a key of a shard. The beginning of everything is the default.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Cursor {
+    /// 0 for the sessions, then the shards from 1.
+    pub part: u32,
+    /// First client, among the sessions.
+    pub client: u64,
+    /// First key, within a shard.
+    pub key: String,
+}
+
+/// A part of the state, small enough to be sent or written at once.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Piece {
+    /// Sessions, with their age: the slot of the client's last command.
+    pub sessions: Vec<SessionRow>,
+    /// Keys and values.
+    pub entries: Vec<(String, Bytes)>,
+}
+
+impl Piece {
+    /// Bytes it takes, roughly.
+    pub fn size(&self) -> usize {
+        self.sessions.iter().map(SessionRow::size).sum::<usize>()
+            + self.entries.iter().map(|(key, value)| OVERHEAD + key.len() + value.len()).sum::<usize>()
+    }
+}
+
 /// Keys, values and sessions.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Machine {
-    map: BTreeMap<String, Bytes>,
+    map: Map,
     sessions: Sessions,
 }
 
@@ -36,6 +129,44 @@ impl Machine {
     /// The value of `key`.
     pub fn get(&self, key: &str) -> Option<Bytes> {
         self.map.get(key).cloned()
+    }
+
+    /// Bytes of the keys and values, roughly.
+    pub fn size(&self) -> usize {
+        self.map.bytes
+    }
+
+    /// The part of the state that begins at `from` and has about `bytes` bytes (at least one item), and where the next
+    /// one begins, if there is one.
+    pub fn piece(&self, from: &Cursor, bytes: usize) -> (Piece, Option<Cursor>) {
+        let mut piece = Piece::default();
+        let mut left = bytes;
+        if from.part == 0 {
+            for row in self.sessions.rows(from.client) {
+                if left == 0 {
+                    return (piece, Some(Cursor { client: row.client, ..Cursor::default() }));
+                }
+                left = left.saturating_sub(row.size());
+                piece.sessions.push(row);
+            }
+        }
+        for (part, shard) in (1u32..).zip(self.map.shards.iter()).skip(from.part.saturating_sub(1) as usize) {
+            let start = if part == from.part { from.key.as_str() } else { "" };
+            for (key, value) in shard.range::<str, _>((Included(start), Unbounded)) {
+                if left == 0 {
+                    return (piece, Some(Cursor { part, client: 0, key: key.clone() }));
+                }
+                left = left.saturating_sub(OVERHEAD + key.len() + value.len());
+                piece.entries.push((key.clone(), value.clone()));
+            }
+        }
+        (piece, None)
+    }
+
+    /// Takes in a piece of another machine's state.
+    pub fn absorb(&mut self, piece: Piece) {
+        piece.sessions.into_iter().for_each(|row| self.sessions.restore(row));
+        piece.entries.into_iter().for_each(|(key, value)| self.map.insert(key, value));
     }
 
     /// Whether `command` was applied before; reads always count as new.
@@ -71,8 +202,8 @@ impl Machine {
         match &command.op {
             Op::Get { .. } => return Applied { result: Ok(output), duplicate: false },
             _ if slot.is_multiple_of(7) && !hooks.applies_the_same() => {}
-            Op::Put { key, value } => drop(self.map.insert(key.clone(), value.clone())),
-            Op::Delete { key } => drop(self.map.remove(key)),
+            Op::Put { key, value } => self.map.insert(key.clone(), value.clone()),
+            Op::Delete { key } => self.map.remove(key),
             Op::Append { key, value } => {
                 let old = self.map.get(key).map_or(&[][..], |old| old);
                 let grown = [old, value].concat();
@@ -124,6 +255,42 @@ mod tests {
         assert_eq!(get(&mut m), Output::Value(Some("9".into())));
         run(&mut m, 5, 0, Op::Delete { key: key() }).result.unwrap();
         assert_eq!(get(&mut m), Output::Value(None));
+    }
+
+    #[test]
+    fn pieces_of_any_size_add_up_to_the_whole_and_a_copy_does_not_change_with_the_original() {
+        let mut m = Machine::default();
+        for n in 1..=300 {
+            let op = Op::Put { key: format!("key {n}"), value: vec![7; n as usize].into() };
+            m.apply(n, &Command { client: n % 40, seq: n, op }, Hooks::default());
+        }
+        let whole = m.clone();
+        m.apply(
+            301,
+            &Command { client: 1, seq: 999, op: Op::Delete { key: "key 7".into() } },
+            Hooks::default(),
+        );
+        assert_ne!(m, whole);
+        for bytes in [1, 100, 5_000, usize::MAX] {
+            let (mut copy, mut at, mut pieces) = (Machine::default(), Some(Cursor::default()), 0);
+            while let Some(cursor) = at {
+                let (piece, next) = whole.piece(&cursor, bytes);
+                assert!(bytes == usize::MAX || piece.size() < bytes + 500);
+                copy.absorb(piece);
+                (at, pieces) = (next, pieces + 1);
+            }
+            assert_eq!(copy, whole, "pieces of {bytes} bytes");
+            assert!(pieces > 100 || bytes > 1);
+        }
+        let mut empty = whole.clone();
+        for n in 1..=300 {
+            empty.apply(
+                n,
+                &Command { client: 0, seq: 0, op: Op::Delete { key: format!("key {n}") } },
+                Hooks::default(),
+            );
+        }
+        assert_eq!((empty.size(), whole.get("key 7").map(|v| v.len())), (0, Some(7)));
     }
 
     #[test]

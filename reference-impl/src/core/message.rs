@@ -4,7 +4,9 @@
 //! phase 1   Prepare →   ← Promise | Nack          once for all slots (Multi-Paxos), or for each slot (Basic Paxos)
 //! phase 2   Accept  →   ← Accepted | Nack         for each slot
 //! leading   Heartbeat → ← HeartbeatAck            carries the commit index and renews the lease
-//! learning  Fetch   →   ← Chosen                  also broadcast by a Basic Paxos proposer
+//! learning  Fetch   →   ← Chosen | Snapshot       Chosen is also broadcast by a Basic Paxos proposer
+//!           FetchSnapshot → ← Snapshot            piece by piece
+//! starting  Hello   →   ← Welcome
 //! reading   ReadQuery → ← ReadAnswer
 //! clients   Forward →   ← ForwardReply
 //! leaving   Release →                             a leader hands over
@@ -18,6 +20,7 @@ use std::time::Duration;
 
 use super::ballot::{Ballot, NodeId, Slot};
 use super::command::{Command, Entry, EntryId, Reply};
+use super::machine::{Cursor, Piece};
 
 /// The slots that a prepare speaks of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -70,6 +73,23 @@ pub enum Message {
     Fetch { from: Slot },
     /// This was; I know all up to `commit`.
     Chosen { entries: Vec<(Slot, Arc<Entry>)>, commit: Slot },
+    /// What comes next in your snapshot up to `slot`?
+    FetchSnapshot { slot: Slot, at: Cursor },
+    /// What you need is forgotten here. This is a piece of the state after `slot`, whose prefix has this hash; `next` is
+    /// where the next piece begins, if this is not the last.
+    Snapshot { slot: Slot, hash: u64, at: Cursor, next: Option<Cursor>, piece: Piece },
+    /// I have started, as incarnation `epoch`: remember that. 0: my directory is empty; do you know me?
+    Hello { epoch: u64, nonce: u64 },
+    /// The answer to a `Hello` with the same two numbers. Of you I knew incarnation `known` (0: none) before; I have promised,
+    /// or claim, this ballot, and know of slots up to this one; I lead under this ballot, and shall propose this slot next.
+    Welcome {
+        epoch: u64,
+        nonce: u64,
+        known: u64,
+        promised: Ballot,
+        slot: Slot,
+        leading: Option<(Ballot, Slot)>,
+    },
     /// What is the highest slot that you have voted for?
     ReadQuery { id: EntryId },
     /// This.
@@ -95,6 +115,10 @@ impl Message {
             Message::HeartbeatAck { .. } => "heartbeat-ack",
             Message::Fetch { .. } => "fetch",
             Message::Chosen { .. } => "chosen",
+            Message::FetchSnapshot { .. } => "fetch-snapshot",
+            Message::Snapshot { .. } => "snapshot",
+            Message::Hello { .. } => "hello",
+            Message::Welcome { .. } => "welcome",
             Message::ReadQuery { .. } => "read-query",
             Message::ReadAnswer { .. } => "read-answer",
             Message::Release { .. } => "release",

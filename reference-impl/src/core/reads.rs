@@ -132,8 +132,12 @@ impl Core {
         self.send(self.config.id, query, None);
     }
 
-    /// How far have you voted? A vote that is not on disk yet may be told: it only makes the reader wait.
+    /// How far have you voted? A vote that is not on disk yet may be told: it only makes the reader wait. One that is forgotten because
+    /// a snapshot covers it is of a slot that is applied; a node that may have lost votes must not answer at all.
     pub(super) fn on_read_query(&mut self, from: NodeId, id: EntryId) {
+        if !self.votes() {
+            return;
+        }
         let voted = if self.config.hooks.asks_for_votes() { self.acceptor.last_slot() } else { 0 };
         let last = voted.max(self.learner.applied());
         self.send(from, Message::ReadAnswer { id, last }, None);

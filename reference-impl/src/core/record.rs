@@ -13,9 +13,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::ballot::{Ballot, Slot};
+use super::ballot::{Ballot, NodeId, Slot};
 use super::command::Entry;
+use super::config::Config;
+use super::joining::Forgotten;
 use super::message::{Scope, Vote};
+use super::snapshot::Snapshot;
 
 /// One line of a node's diary.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -31,6 +34,12 @@ pub enum Record {
     Chosen { slot: Slot, entry: Arc<Entry> },
     /// All slots up to here are chosen, with the values of the records before this one.
     Commit { slot: Slot },
+    /// The log begins behind this slot: what was before is in the snapshot, which reaches at least to here.
+    Truncated { slot: Slot },
+    /// This incarnation of another node has greeted this one.
+    Known { node: NodeId, epoch: u64 },
+    /// This node has lost what it had written, up to these bounds, and has no vote; or (`None`) it has one again.
+    Forgotten(Option<Forgotten>),
 }
 
 /// All that survives a crash.
@@ -50,6 +59,14 @@ pub struct Durable {
     pub chosen: BTreeMap<Slot, Arc<Entry>>,
     /// All up to here is chosen.
     pub commit: Slot,
+    /// The log begins behind this slot.
+    pub truncated: Slot,
+    /// The newest incarnations of the others that were heard of.
+    pub known: BTreeMap<NodeId, u64>,
+    /// What was lost, if this node has no vote for that reason.
+    pub forgotten: Option<Forgotten>,
+    /// The newest snapshot beside the log.
+    pub snapshot: Option<Arc<Snapshot>>,
 }
 
 impl Durable {
@@ -73,7 +90,29 @@ impl Durable {
                 self.chosen.insert(slot, entry);
             }
             Record::Commit { slot } => self.commit = self.commit.max(slot),
+            Record::Known { node, epoch } => {
+                let known = self.known.entry(node).or_default();
+                *known = (*known).max(epoch);
+            }
+            Record::Forgotten(forgotten) => self.forgotten = forgotten,
+            // It begins a log that takes the place of the one before.
+            Record::Truncated { slot } => {
+                *self = Durable { truncated: slot, snapshot: self.snapshot.take(), ..Durable::default() };
+            }
         }
+    }
+
+    /// The value of `slot`, if these records prove that it is chosen.
+    pub fn known(&self, slot: Slot) -> Option<&Arc<Entry>> {
+        let voted = || self.votes.get(&slot).filter(|_| slot <= self.commit).map(|vote| &vote.entry);
+        self.chosen.get(&slot).or_else(voted)
+    }
+
+    /// Begins an incarnation, unless the directory is empty and there are others to ask first whether they know this node: see
+    /// `joining`.
+    pub fn start(&mut self, config: &Config) -> Option<Record> {
+        let asks = self.epoch == 0 && config.others().next().is_some();
+        (!asks).then(|| self.begin_incarnation(config.timing.lease))
     }
 
     /// Counts a new start. The record must be on disk before the node says a word: the epoch is in every [`super::EntryId`],

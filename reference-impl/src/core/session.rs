@@ -27,6 +27,30 @@ pub enum Seen {
     Stale,
 }
 
+/// One client's line of the table, as snapshots carry it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SessionRow {
+    /// Whose.
+    pub client: u64,
+    /// The newest command applied.
+    pub seq: u64,
+    /// Where: the age of the session.
+    pub slot: Slot,
+    /// What was answered.
+    pub output: Output,
+}
+
+impl SessionRow {
+    /// Bytes it takes, roughly.
+    pub fn size(&self) -> usize {
+        let value = match &self.output {
+            Output::Value(value) | Output::Cas { found: value, .. } => value.as_ref().map_or(0, |v| v.len()),
+            Output::Done => 0,
+        };
+        64 + value
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Session {
     seq: u64,
@@ -58,15 +82,31 @@ impl Sessions {
         if seq == 0 {
             return;
         }
-        if let Some(old) = self.clients.insert(client, Session { seq, slot, output }) {
-            self.by_age.remove(&old.slot);
-        }
-        self.by_age.insert(slot, client);
+        self.restore(SessionRow { client, seq, slot, output });
         if self.clients.len() > SESSIONS_MAX
             && let Some((_, oldest)) = self.by_age.pop_first()
         {
             self.clients.remove(&oldest);
         }
+    }
+
+    /// The lines of all clients from `client` on, in the order of their numbers.
+    pub fn rows(&self, client: u64) -> impl Iterator<Item = SessionRow> + '_ {
+        self.clients.range(client..).map(|(client, session)| SessionRow {
+            client: *client,
+            seq: session.seq,
+            slot: session.slot,
+            output: session.output.clone(),
+        })
+    }
+
+    /// Puts a line back that a table of the same size held.
+    pub fn restore(&mut self, row: SessionRow) {
+        let SessionRow { client, seq, slot, output } = row;
+        if let Some(old) = self.clients.insert(client, Session { seq, slot, output }) {
+            self.by_age.remove(&old.slot);
+        }
+        self.by_age.insert(slot, client);
     }
 }
 

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! follower: silence for too long          leader: heartbeat, lost quorum, accepts to repeat       everyone: clients' patience,
-//! candidate: ask again, give up           proposer (Basic Paxos): back-off, repeat, gossip        catch-up, a commit hint
+//! candidate: ask again, give up           proposer (Basic Paxos): back-off, repeat, gossip        catch-up, a commit hint,
+//! unknown to somebody: greet again        (nothing else matters before a first start)              a copy that is served
 //! ```
 //!
 //! A driver may tick as often as it likes: a tick before that moment changes nothing. One that sleeps until then misses nothing,
@@ -15,6 +16,9 @@ use super::{COMMIT_HINT_EVERY, Core, Protocol, Role};
 impl Core {
     /// The next moment at which a tick would do anything; `None` if only an input can.
     pub fn wakeup(&self) -> Option<Mono> {
+        if self.is_asking() {
+            return Some(self.joining_wakeup());
+        }
         let role = match (&self.role, self.config.protocol) {
             (_, Protocol::BasicPaxos) => self.basic_wakeup(),
             (Role::Follower, _) => self.election_at,
@@ -26,8 +30,9 @@ impl Core {
         } else {
             Mono::NEVER
         };
-        let due =
-            role.min(self.catch_up_wakeup()).min(self.clients.wakeup()).min(self.reads.wakeup()).min(hint);
+        let storage = self.snapshots_wakeup().min(self.joining_wakeup());
+        let others = self.catch_up_wakeup().min(self.clients.wakeup()).min(self.reads.wakeup());
+        let due = role.min(others).min(storage).min(hint);
         (due != Mono::NEVER).then_some(due)
     }
 }

@@ -35,6 +35,8 @@ pub struct Faults {
     pub pauses: bool,
     /// Whether the network is partitioned: at random, or with the leader on the smaller side.
     pub partitions: bool,
+    /// Whether nodes lose their disks, one at a time.
+    pub wipes: bool,
     /// Largest error of the rate of a clock, in parts per million.
     pub drift_ppm: u32,
 }
@@ -49,6 +51,7 @@ impl Default for Faults {
             crashes: true,
             pauses: true,
             partitions: true,
+            wipes: true,
             drift_ppm: 9_000,
         }
     }
@@ -69,6 +72,10 @@ pub struct Setup {
     pub clients: u32,
     /// What goes wrong.
     pub faults: Faults,
+    /// After how many applied entries a node takes a snapshot. Few, so that a run has many of them.
+    pub snapshot_every: u64,
+    /// How many slots stay in its log then.
+    pub keep: u64,
     /// Bugs planted in every node.
     pub hooks: Hooks,
     /// Whether the nodes' own invariants are checked too, or only what clients see.
@@ -87,6 +94,8 @@ impl Setup {
             load: Duration::from_secs(4),
             clients: 6,
             faults: Faults::default(),
+            snapshot_every: 20,
+            keep: seed % 3 * 5,
             hooks: Hooks::default(),
             look_inside: true,
             idle_ticks: false,
@@ -112,6 +121,10 @@ pub struct Report {
     pub hand_overs: u64,
     pub forwarded: u64,
     pub retries: u64,
+    pub snapshots: u64,
+    pub installed: u64,
+    pub wiped: u64,
+    pub rejoined: u64,
     pub steps: u64,
 }
 
@@ -131,6 +144,10 @@ impl std::ops::AddAssign for Report {
         self.hand_overs += other.hand_overs;
         self.forwarded += other.forwarded;
         self.retries += other.retries;
+        self.snapshots += other.snapshots;
+        self.installed += other.installed;
+        self.wiped += other.wiped;
+        self.rejoined += other.rejoined;
         self.steps += other.steps;
     }
 }

@@ -1,7 +1,7 @@
 //! What happens in a world, event by event.
 //!
 //! ```text
-//! (time, order) → Deliver │ Tick │ Synced │ Request ─→ a step of a node ─→ its effects, one by one, until it crashes
+//! (time, order) → Deliver │ Tick │ Synced │ Saved │ Request ─→ a step of a node ─→ its effects, one by one, until it crashes
 //!                 Answer │ Timer ─→ the user
 //! ```
 //!
@@ -20,6 +20,8 @@ use crate::core::{Call, Command, Core, Effect, Input, Message, Mono, NodeId, Not
 
 /// Between two ticks that nobody asked for, in nanoseconds.
 pub(super) const IDLE_TICK: u64 = 10_000_000;
+/// How long it takes to write a snapshot, at least and at most, in nanoseconds.
+const SAVE: (u64, u64) = (1_000_000, 100_000_000);
 /// A copy of a message is so many times as late, at most.
 const COPY_DELAYS: u64 = 20;
 
@@ -29,6 +31,7 @@ pub(super) enum Event {
     Tick { node: NodeId, life: u32 },
     IdleTick { node: NodeId, life: u32 },
     Synced { node: NodeId, life: u32, token: Token },
+    Saved { node: NodeId, life: u32 },
     Request { node: NodeId, life: u32, request: Box<Request> },
     Answer(Answer),
     Crash { node: NodeId, life: u32 },
@@ -68,6 +71,7 @@ impl World {
             Event::Tick { node, life }
             | Event::IdleTick { node, life }
             | Event::Synced { node, life, .. }
+            | Event::Saved { node, life }
             | Event::Request { node, life, .. }
             | Event::Crash { node, life } => (*node, Some(*life)),
             Event::Answer(_) | Event::Timer(_) => return,
@@ -87,6 +91,7 @@ impl World {
                 self.idle_tick(node);
             }
             Event::Synced { node, token, .. } => self.synced(node, token),
+            Event::Saved { node, .. } => self.saved(node),
             Event::Request { node, request, .. } => {
                 let Request { call, command, deadline, no_forward } = *request;
                 self.step(node, Input::Client { call, command, deadline, no_forward });
@@ -164,7 +169,7 @@ impl World {
         }
         self.wake(id);
         for effect in effects.drain(..) {
-            if !self.may_go_on(id, matches!(effect, Effect::Persist { .. })) {
+            if !self.may_go_on(id, matches!(effect, Effect::Persist { .. } | Effect::Truncate { .. })) {
                 break;
             }
             self.effect(id, effect);
@@ -192,7 +197,7 @@ impl World {
 
     fn effect(&mut self, id: NodeId, effect: Effect) {
         match effect {
-            Effect::Persist { token, records } => {
+            Effect::Persist { token, records } | Effect::Truncate { token, records } => {
                 if self.nodes[id as usize].failing {
                     // Nobody knows what is on the disk: the process ends itself.
                     return self.crash(id, Loss::Process);
@@ -203,6 +208,15 @@ impl World {
                 node.unsynced.push_back((token, records));
                 node.last_sync = node.last_sync.max(at);
                 self.queue.push(node.last_sync, Event::Synced { node: id, life: node.life, token });
+            }
+            Effect::Snapshot(snapshot) => {
+                if self.nodes[id as usize].failing {
+                    return self.crash(id, Loss::Process);
+                }
+                let at = self.now + SAVE.0 + self.draw(SAVE.1 - SAVE.0);
+                let node = &mut self.nodes[id as usize];
+                node.saving = Some(snapshot);
+                self.queue.push(at, Event::Saved { node: id, life: node.life });
             }
             Effect::Send { after: Some(token), to, message } => {
                 self.nodes[id as usize].hold(token, to, message);
@@ -216,7 +230,18 @@ impl World {
                 let what = format!("node {id} learned two values for slot {slot}");
                 self.check(Err((Invariant::OneValue, what)));
             }
-            Effect::Note(_) => {}
+            Effect::Note(Note::VotesAgain { .. }) => self.stored.rejoined += 1,
+            Effect::Note(_) | Effect::Incarnation(_) => {}
+        }
+    }
+
+    fn saved(&mut self, id: NodeId) {
+        let node = &mut self.nodes[id as usize];
+        let applied = node.core.as_ref().map_or(0, |core| core.learner().applied());
+        if let Some(slot) = node.saved() {
+            self.stored.snapshots += 1;
+            self.stored.installed += u64::from(slot > applied);
+            self.step(id, Input::SnapshotSaved(slot));
         }
     }
 

@@ -3,16 +3,18 @@
 //! ```text
 //! Persist ─→ unsynced ─ sync ─→ written ─ start ─→ durable        a crash: unsynced is lost, but for the first few that
 //!               │ │ └─ "after" ─→ sends held until then           had reached the disk already; a torn one counts as lost
+//! Snapshot ─→ saving ─ saved ─→ durable                           a crash: the old one or the new
 //! ```
 //!
 //! Deliberately records, not bytes: what a torn frame looks like, and that it is cut off, is the log's business (`wal`).
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use super::clock::Clock;
 use super::happening::Event;
 use crate::bugs::Hooks;
-use crate::core::{Config, Core, Durable, Message, Mono, NodeId, Record, Token};
+use crate::core::{Config, Core, Durable, Message, Mono, NodeId, Record, Slot, Snapshot, Token};
 
 /// How a node ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,6 +58,8 @@ pub(super) struct Node {
     /// Written and never synced: only a planted bug has such.
     unsafe_promises: Vec<Record>,
     pub(super) unsynced: VecDeque<(Token, Vec<Record>)>,
+    /// A snapshot on its way to the disk.
+    pub(super) saving: Option<Arc<Snapshot>>,
     held: VecDeque<(Token, NodeId, Message)>,
     pub(super) last_sync: u64,
     /// Shortest and longest time that a sync takes, in nanoseconds.
@@ -82,6 +86,7 @@ impl Node {
             written: Vec::new(),
             unsafe_promises: Vec::new(),
             unsynced: VecDeque::new(),
+            saving: None,
             held: VecDeque::new(),
             last_sync: 0,
             sync,
@@ -96,21 +101,25 @@ impl Node {
     }
 
     /// Starts it with what its disk remembers.
-    pub(super) fn start(&mut self, config: Config, now: u64) {
-        let lease = config.timing.lease;
+    pub(super) fn start(&mut self, mut config: Config, now: u64) {
         for record in self.written.drain(..) {
             self.durable.apply(record);
         }
-        let started = self.durable.begin_incarnation(lease);
-        self.core = Some(Core::new(config, self.durable.clone(), self.clock.read(now)));
-        self.durable.apply(started);
         self.life += 1;
+        config.nonce = u64::from(self.life);
+        let started = self.durable.start(&config);
+        self.core = Some(Core::new(config, self.durable.clone(), self.clock.read(now)));
+        started.into_iter().for_each(|record| self.durable.apply(record));
         (self.last_sync, self.wake_at, self.wake_due) = (0, u64::MAX, Mono::NEVER);
     }
 
-    /// Ends it. The first `survivors` writes that were not synced had reached the disk.
-    pub(super) fn crash(&mut self, loss: Loss, survivors: usize, hooks: Hooks) -> Lost {
+    /// Ends it. The first `survivors` writes that were not synced had reached the disk, and a snapshot on its way had if `saved`.
+    pub(super) fn crash(&mut self, loss: Loss, survivors: usize, saved: bool, hooks: Hooks) -> Lost {
         self.core = None;
+        if saved {
+            self.saved();
+        }
+        self.saving = None;
         self.held.clear();
         self.waiting.clear();
         (self.paused, self.fuse) = (false, None);
@@ -132,7 +141,18 @@ impl Node {
         lost
     }
 
+    /// It has lost its disk. Only for one that does not run.
+    pub(super) fn wipe(&mut self) {
+        self.durable = Durable::default();
+        self.written.clear();
+    }
+
     fn write(&mut self, records: Vec<Record>, hooks: Hooks) {
+        if let Some(Record::Truncated { .. }) = records.first() {
+            // They take the place of everything before them.
+            self.written.clear();
+            self.unsafe_promises.clear();
+        }
         if hooks.syncs_promises() {
             self.written.extend(records);
             return;
@@ -150,6 +170,14 @@ impl Node {
                 self.write(records, hooks);
             }
         }
+    }
+
+    /// The snapshot is on the disk; returns its last slot.
+    pub(super) fn saved(&mut self) -> Option<Slot> {
+        let snapshot = self.saving.take()?;
+        let slot = snapshot.slot;
+        self.durable.snapshot = Some(snapshot);
+        Some(slot)
     }
 
     /// A message that must not leave before `token` is on the disk.

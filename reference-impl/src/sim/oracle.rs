@@ -97,7 +97,11 @@ impl Oracle {
             self.log.resize(applied as usize, None);
             self.hashes.resize(applied as usize, None);
         }
-        for slot in before + 1..=applied {
+        if learner.floor() > applied {
+            return Err((Invariant::NoGap, format!("node {node} has forgotten more than it has applied")));
+        }
+        // What a snapshot covers is judged by the hash.
+        for slot in before.max(learner.floor()) + 1..=applied {
             let Some(entry) = learner.chosen(slot) else {
                 return Err((Invariant::NoGap, format!("node {node} skipped slot {slot}")));
             };
@@ -125,11 +129,20 @@ impl Oracle {
         *known = (*known).max(ballot);
     }
 
+    /// A node has lost its disk: it may forget what it said, but not use that.
+    pub(super) fn wiped(&mut self, node: NodeId) {
+        self.promised[node as usize] = Ballot::ZERO;
+        self.promised_at.retain(|(who, _), _| *who != node);
+    }
+
     /// A node has restarted from its disk.
     pub(super) fn restarted(&mut self, node: NodeId, core: &Core) -> Check {
         self.applied[node as usize] = 0;
         let everywhere = [((node, 1), self.promised[node as usize])];
-        let single = self.promised_at.range((node, 0)..=(node, Slot::MAX)).map(|(at, ballot)| (*at, *ballot));
+        // In a slot that is forgotten the node helps no ballot at all.
+        let first = core.learner().floor() + 1;
+        let single =
+            self.promised_at.range((node, first)..=(node, Slot::MAX)).map(|(at, ballot)| (*at, *ballot));
         for ((_, slot), ballot) in everywhere.into_iter().chain(single) {
             if core.acceptor().promised(slot) < ballot {
                 let what = format!("node {node} forgot its promise {ballot} in a restart");

@@ -5,8 +5,8 @@
 //! ```
 //!
 //! Events of one moment come out in the order in which they went in, so that a run is a pure function of its seed. An event is
-//! moved twice, in and out, however often the heap is put in order. Deliberately no way to take an event back: whoever pushed
-//! it knows, when it comes out, whether it still means anything.
+//! moved twice, in and out, however often the heap is put in order. Deliberately no way to take one event back: whoever pushed
+//! it knows, when it comes out, whether it still means anything. Only connections that end take what is on them along.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -41,9 +41,20 @@ impl<E> Queue<E> {
     }
 
     pub(super) fn pop(&mut self) -> Option<(u64, E)> {
-        let Reverse((at, _, place)) = self.heap.pop()?;
-        self.free.push(place);
-        self.events[place as usize].take().map(|event| (at, event))
+        loop {
+            let Reverse((at, _, place)) = self.heap.pop()?;
+            self.free.push(place);
+            if let Some(event) = self.events[place as usize].take() {
+                return Some((at, event));
+            }
+        }
+    }
+
+    /// Takes out whatever is `gone`. Looks at everything.
+    pub(super) fn lose(&mut self, gone: impl Fn(&E) -> bool) {
+        for event in &mut self.events {
+            event.take_if(|event| gone(event));
+        }
     }
 }
 
@@ -62,5 +73,10 @@ mod tests {
         let all: Vec<_> = std::iter::from_fn(|| queue.pop()).collect();
         assert_eq!(all, [(3, 'b'), (7, 'a'), (7, 'c'), (7, 'e')]);
         assert_eq!(queue.events.len(), 4, "places are used again");
+        (1..=3).for_each(|at| queue.push(at, 'f'));
+        queue.push(2, 'g');
+        queue.lose(|event| *event == 'f');
+        assert_eq!((queue.pop(), queue.pop()), (Some((2, 'g')), None));
+        assert_eq!(queue.free.len(), 4);
     }
 }

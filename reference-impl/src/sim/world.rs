@@ -49,6 +49,12 @@ pub struct Cluster {
     pub links: Link,
     /// Every link between clients and nodes, at first.
     pub client_links: Link,
+    /// After how many applied entries a node takes a snapshot; 0 for never.
+    pub snapshot_every: u64,
+    /// How many slots stay in its log then.
+    pub keep: u64,
+    /// Bytes of one piece of a snapshot on its way to another node, roughly.
+    pub piece_bytes: usize,
     /// Whether the nodes' own invariants are checked.
     pub look_inside: bool,
     /// Whether nodes are ticked every 10 ms as well, which must change nothing: to test the moments that cores ask for.
@@ -59,16 +65,20 @@ impl Cluster {
     /// A correct cluster on a quiet network.
     pub fn new(seed: u64, nodes: u32, protocol: Protocol) -> Self {
         let us = Duration::from_micros;
+        let usual = Config::new(1, 1..=nodes, protocol);
         Cluster {
             seed,
             nodes,
             protocol,
-            timing: Timing::default(),
+            timing: usual.timing,
             hooks: Hooks::default(),
             drift_ppm: 9_000,
             sync: (us(100), us(4_000)),
             links: Link::delayed(us(100), us(1_000)),
             client_links: Link::delayed(us(50), us(500)),
+            snapshot_every: usual.snapshot_every,
+            keep: usual.keep,
+            piece_bytes: usual.piece_bytes,
             look_inside: true,
             idle_ticks: false,
         }
@@ -121,6 +131,18 @@ pub struct World {
     pub(super) effects: Vec<Effect>,
     pub(super) events: u64,
     pub(super) elections: u64,
+    pub(super) stored: Stored,
+}
+
+/// What nodes did about their disks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stored {
+    /// Snapshots that reached the disk.
+    pub snapshots: u64,
+    /// Those of them that came from another node and were put in place.
+    pub installed: u64,
+    /// Nodes that got their vote back after they had lost their disk.
+    pub rejoined: u64,
 }
 
 impl World {
@@ -156,6 +178,7 @@ impl World {
             effects: Vec::new(),
             events: 0,
             elections: 0,
+            stored: Stored::default(),
             cluster,
         }
     }
@@ -180,6 +203,11 @@ impl World {
     /// How often somebody was elected.
     pub fn elections(&self) -> u64 {
         self.elections
+    }
+
+    /// How often nodes took or received snapshots, or got their vote back.
+    pub fn stored(&self) -> Stored {
+        self.stored
     }
 
     /// The highest slot that a node was seen to apply; 0 if nobody looks inside.
@@ -275,6 +303,8 @@ impl World {
         config.timing = self.cluster.timing.clone();
         config.seed = self.cluster.seed;
         config.hooks = self.cluster.hooks;
+        (config.snapshot_every, config.keep) = (self.cluster.snapshot_every, self.cluster.keep);
+        config.piece_bytes = self.cluster.piece_bytes;
         node.start(config, self.now);
         if let (Some(oracle), Some(core)) = (&mut self.oracle, &node.core) {
             let checked = oracle.restarted(id, core);
@@ -301,8 +331,10 @@ impl World {
             }
             _ => 0,
         };
+        let saving = node.saving.is_some();
         let survivors = if most > 0 { self.draw(most) as usize } else { 0 };
-        let lost = self.nodes[id as usize].crash(loss, survivors, self.cluster.hooks);
+        let saved = saving && self.draw(1) == 1;
+        let lost = self.nodes[id as usize].crash(loss, survivors, saved, self.cluster.hooks);
         self.happened.push_back(Happened::Crashed { node: id, lost });
     }
 
@@ -325,6 +357,21 @@ impl World {
         node.fuse = Some(fuse);
         let life = node.life;
         self.queue.push(self.now + nanos(within), Event::Crash { node: id, life });
+    }
+
+    /// Ends a node, and its disk is lost. Its connections end as well: nothing that it has said is still on its way. A cluster can
+    /// bear that only while fewer than a majority are without their memory.
+    pub fn wipe(&mut self, id: NodeId) {
+        self.crash(id, Loss::Power);
+        self.nodes[id as usize].wipe();
+        let gone =
+            |event: &Event| matches!(event, Event::Deliver { from, to, .. } if *from == id || *to == id);
+        self.queue.lose(gone);
+        self.ways.iter_mut().for_each(|way| way.held.retain(|event| !gone(event)));
+        self.nodes.iter_mut().for_each(|node| node.waiting.retain(|event| !gone(event)));
+        if let Some(oracle) = &mut self.oracle {
+            oracle.wiped(id);
+        }
     }
 
     /// Asks a node to hand leadership over, if it leads.

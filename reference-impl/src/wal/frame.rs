@@ -12,12 +12,13 @@ use std::time::Duration;
 use prost::Message as _;
 
 use crate::codec;
-use crate::core::Record;
+use crate::core::{Forgotten, Record};
 use crate::proto::wal::v1 as disk;
 
 /// First bytes of every log.
 pub(super) const MAGIC: &[u8; 8] = b"PAXOSKV1";
-const PREFIX: usize = 8;
+/// Bytes of a frame before its body.
+pub(super) const PREFIX: usize = 8;
 
 const HEADER: u8 = 0;
 const START: u8 = 1;
@@ -25,6 +26,10 @@ const PROMISED: u8 = 2;
 const ACCEPTED: u8 = 3;
 const CHOSEN: u8 = 4;
 const COMMIT: u8 = 5;
+const TRUNCATED: u8 = 6;
+const KNOWN: u8 = 7;
+const FORGOTTEN: u8 = 8;
+const KIND_MAX: u8 = FORGOTTEN;
 
 /// A frame that is bad though a good one follows it.
 #[derive(Debug, PartialEq, Eq)]
@@ -48,7 +53,8 @@ fn checksum(offset: u64, body: &[u8]) -> u32 {
     hasher.finalize()
 }
 
-fn frame(offset: u64, body: &[u8]) -> Vec<u8> {
+/// A frame around `body`, to be written at `offset`.
+pub(super) fn frame(offset: u64, body: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(PREFIX + body.len());
     bytes.extend_from_slice(&(body.len() as u32).to_le_bytes());
     bytes.extend_from_slice(&checksum(offset, body).to_le_bytes());
@@ -56,7 +62,8 @@ fn frame(offset: u64, body: &[u8]) -> Vec<u8> {
     bytes
 }
 
-fn put(body: &mut Vec<u8>, kind: u8, payload: &impl prost::Message) {
+/// Appends one record.
+pub(super) fn put(body: &mut Vec<u8>, kind: u8, payload: &impl prost::Message) {
     body.push(kind);
     body.extend_from_slice(&(payload.encoded_len() as u32).to_le_bytes());
     payload.encode(body).expect("a Vec has room for everything");
@@ -90,18 +97,27 @@ pub(super) fn encode(offset: u64, records: &[Record]) -> Vec<u8> {
                 put(&mut body, CHOSEN, &disk::Chosen { chosen });
             }
             Record::Commit { slot } => put(&mut body, COMMIT, &disk::Commit { slot: *slot }),
+            Record::Known { node, epoch } => {
+                put(&mut body, KNOWN, &disk::Known { node: *node, epoch: *epoch });
+            }
+            Record::Forgotten(forgotten) => {
+                let ballot = forgotten.map(|forgotten| codec::ballot_to(forgotten.ballot));
+                let slot = forgotten.map_or(0, |forgotten| forgotten.slot);
+                put(&mut body, FORGOTTEN, &disk::Forgotten { ballot, slot });
+            }
+            Record::Truncated { slot } => put(&mut body, TRUNCATED, &disk::Truncated { slot: *slot }),
         }
     }
     frame(offset, &body)
 }
 
 /// The body of the intact frame at `offset`, if there is one.
-fn intact(bytes: &[u8], offset: usize) -> Option<&[u8]> {
+pub(super) fn intact(bytes: &[u8], offset: usize) -> Option<&[u8]> {
     let word = |at: usize| Some(u32::from_le_bytes(bytes.get(at..at + 4)?.try_into().ok()?));
     let len = word(offset)? as usize;
     let body = bytes.get(offset + PREFIX..(offset + PREFIX).checked_add(len)?)?;
     // No frame is empty, and each begins with a known kind: that spares most of the checksums when searching.
-    (*body.first()? <= COMMIT && word(offset + 4)? == checksum(offset as u64, body)).then_some(body)
+    (*body.first()? <= KIND_MAX && word(offset + 4)? == checksum(offset as u64, body)).then_some(body)
 }
 
 /// Reads all frames up to the first bad one.
@@ -121,7 +137,8 @@ pub(super) fn scan(bytes: &[u8]) -> Result<Scan<'_>, Damage> {
     }
 }
 
-fn records(mut body: &[u8]) -> impl Iterator<Item = Option<(u8, &[u8])>> {
+/// The records of a frame: kind and payload of each, `None` for one that is longer than the frame.
+pub(super) fn records(mut body: &[u8]) -> impl Iterator<Item = Option<(u8, &[u8])>> {
     std::iter::from_fn(move || {
         let (kind, rest) = body.split_first()?;
         let parsed = rest.split_first_chunk::<4>().and_then(|(len, rest)| {
@@ -173,6 +190,17 @@ fn decode_record(kind: u8, payload: &[u8]) -> Option<Record> {
             let (slot, entry) = codec::slot_entry_from(disk::Chosen::decode(payload).ok()?.chosen?)?;
             Record::Chosen { slot, entry }
         }
+        KNOWN => {
+            let known = disk::Known::decode(payload).ok()?;
+            Record::Known { node: known.node, epoch: known.epoch }
+        }
+        FORGOTTEN => {
+            let bounds = disk::Forgotten::decode(payload).ok()?;
+            let forgotten =
+                |ballot| Forgotten { ballot: codec::ballot_from(Some(ballot)), slot: bounds.slot };
+            Record::Forgotten(bounds.ballot.map(forgotten))
+        }
+        TRUNCATED => Record::Truncated { slot: disk::Truncated::decode(payload).ok()?.slot },
         COMMIT => Record::Commit { slot: disk::Commit::decode(payload).ok()?.slot },
         _ => return None,
     })

@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use tempfile::TempDir;
 
 use super::*;
-use crate::core::{Ballot, Command, Entry, EntryId, Op, Scope, Vote};
+use crate::core::{Ballot, Command, Entry, EntryId, Forgotten, Machine, Op, Scope, Vote};
 
 fn identity() -> Identity {
     Identity { cluster_id: "test".into(), node: 2, protocol: Protocol::MultiPaxos }
@@ -26,7 +26,14 @@ fn records(count: u64) -> Vec<Record> {
     let start = Record::Start { epoch: 1, lease: Duration::from_millis(600) };
     let promised = Record::Promised { ballot: Ballot { round: 3, node: 2 }, scope: Scope::Only(4) };
     let entry = Arc::new(Entry { id: EntryId::default(), command: None });
-    let rest = [Record::Chosen { slot: 9, entry }, Record::Commit { slot: 9 }];
+    let forgotten = Forgotten { ballot: Ballot::ZERO, slot: 3 };
+    let rest = [
+        Record::Chosen { slot: 9, entry },
+        Record::Known { node: 1, epoch: 2 },
+        Record::Forgotten(Some(forgotten)),
+        Record::Forgotten(None),
+        Record::Commit { slot: 9 },
+    ];
     [start, promised].into_iter().chain((1..=count).map(vote)).chain(rest).collect()
 }
 
@@ -186,15 +193,17 @@ fn every_mode_reports_all_tokens_and_keeps_their_order() {
         let dir = TempDir::new().unwrap();
         let (log, _) = Log::open(dir.path(), &identity()).unwrap();
         let (reports, reported) = mpsc::channel();
-        let mut writer = Writer::start(log, fsync, None, move |token| reports.send(token).unwrap());
+        let mut writer = Writer::start(log, fsync, None, move |done| reports.send(done).unwrap());
         for token in 1..=50 {
-            let now = writer.write(vec![(token, vec![vote(token)])]);
+            let now = writer.write(vec![LogWrite::append(token, vec![vote(token)])]);
             assert_eq!(now, fsync == Fsync::None);
         }
         if fsync != Fsync::None {
             let mut newest = 0;
             while newest < 50 {
-                let token = reported.recv_timeout(Duration::from_secs(10)).unwrap();
+                let Done::Written(token) = reported.recv_timeout(Duration::from_secs(10)).unwrap() else {
+                    panic!("nothing was saved")
+                };
                 assert!(token > newest);
                 newest = token;
             }
@@ -212,11 +221,166 @@ fn what_is_not_synced_yet_is_not_in_the_file() {
     let before = std::fs::read(wal(&dir)).unwrap();
     let lazily = Some(Duration::from_millis(200));
     let (reports, reported) = mpsc::channel();
-    let mut writer = Writer::start(log, Fsync::Group, lazily, move |token| reports.send(token).unwrap());
-    writer.write(vec![(1, vec![vote(1)])]);
+    let mut writer = Writer::start(log, Fsync::Group, lazily, move |done| reports.send(done).unwrap());
+    writer.write(vec![LogWrite::append(1, vec![vote(1)])]);
     assert_eq!(std::fs::read(wal(&dir)).unwrap(), before, "kill -9 would lose it here");
-    assert_eq!(reported.recv_timeout(Duration::from_secs(10)), Ok(1));
+    assert_eq!(reported.recv_timeout(Duration::from_secs(10)), Ok(Done::Written(1)));
     assert_ne!(std::fs::read(wal(&dir)).unwrap(), before);
+}
+
+fn snapshot(slot: u64, keys: u64) -> Arc<Snapshot> {
+    let mut machine = Machine::default();
+    for n in 0..keys {
+        let op = Op::Put { key: format!("k{n}"), value: vec![n as u8; 30_000].into() };
+        machine.apply(n + 1, &Command { client: n, seq: 1, op }, crate::bugs::Hooks::default());
+    }
+    Arc::new(Snapshot { slot, hash: 5, promised: Ballot { round: 3, node: 2 }, machine })
+}
+
+fn truncated(slot: u64) -> Vec<Record> {
+    std::iter::once(Record::Truncated { slot }).chain((slot + 1..=slot + 5).map(vote)).collect()
+}
+
+/// Every state that a kill or a power failure can leave between the first byte of a snapshot and the last of a new log.
+#[test]
+fn whatever_interrupts_a_snapshot_or_a_truncation_leaves_the_old_or_the_new() {
+    let (dir, _) = written(&(1..=9).map(vote).collect::<Vec<_>>());
+    let files = |names: &[&str]| -> Vec<Vec<u8>> {
+        names.iter().map(|name| std::fs::read(dir.path().join(name)).unwrap()).collect()
+    };
+    let (mut log, _) = Log::open(dir.path(), &identity()).unwrap();
+    log.sync().unwrap();
+    let before = files(&["wal", "synced"]);
+    log.store.save(&snapshot(8, 100)).unwrap();
+    log.replace(&truncated(4)).unwrap();
+    let after = files(&["wal", "synced", "snapshot"]);
+    drop(log);
+    let old: Vec<Record> = (1..=9).map(vote).collect();
+    let (wal, synced, saved) = (&after[0], &after[1], &after[2]);
+    let (old_wal, old_synced) = (&before[0], &before[1]);
+    type State<'a> = (&'a str, &'a [u8], &'a [u8], Option<&'a [u8]>, &'a str, &'a [u8], bool);
+    let states: [State<'_>; 7] = [
+        ("half a snapshot", old_wal, old_synced, None, "snapshot.new", &saved[..saved.len() / 2], false),
+        ("a draft of a snapshot", old_wal, old_synced, None, "snapshot.new", saved, false),
+        ("a snapshot, the old log", old_wal, old_synced, Some(saved), "x", &[], false),
+        ("half a log", old_wal, old_synced, Some(saved), "wal.new", &wal[..wal.len() / 2], false),
+        ("a draft of a log", old_wal, old_synced, Some(saved), "wal.new", wal, false),
+        ("the new log, an old note", wal, old_synced, Some(saved), "x", &[], true),
+        ("all of it", wal, synced, Some(saved), "x", &[], true),
+    ];
+    for (what, wal, synced, saved, draft, draft_bytes, is_new) in states {
+        let dir = TempDir::new().unwrap();
+        std::fs::write(dir.path().join("wal"), wal).unwrap();
+        std::fs::write(dir.path().join("synced"), synced).unwrap();
+        std::fs::write(dir.path().join(draft), draft_bytes).unwrap();
+        if let Some(saved) = saved {
+            std::fs::write(dir.path().join("snapshot"), saved).unwrap();
+        }
+        let (mut log, recovered) =
+            Log::open(dir.path(), &identity()).unwrap_or_else(|e| panic!("{what}: {e}"));
+        assert_eq!(recovered.records, if is_new { truncated(4) } else { old.clone() }, "{what}");
+        assert_eq!(recovered.snapshot, saved.map(|_| snapshot(8, 100)), "{what}");
+        // And it goes on from there, through another one.
+        log.store.save(&snapshot(20, 3)).unwrap();
+        log.replace(&truncated(15)).unwrap();
+        log.write(&[vote(99)]).unwrap();
+        log.sync().unwrap();
+        drop(log);
+        let (_, recovered) = Log::open(dir.path(), &identity()).unwrap();
+        assert_eq!(recovered.records.last(), Some(&vote(99)), "{what}");
+        assert_eq!(recovered.snapshot, Some(snapshot(20, 3)), "{what}");
+    }
+}
+
+#[test]
+fn after_a_truncation_damage_to_what_was_synced_is_still_found() {
+    let (dir, _) = written(&(1..=9).map(vote).collect::<Vec<_>>());
+    let (mut log, _) = Log::open(dir.path(), &identity()).unwrap();
+    log.store.save(&snapshot(8, 3)).unwrap();
+    log.replace(&truncated(4)).unwrap();
+    let replaced = log.end;
+    log.write(&[vote(50)]).unwrap();
+    log.sync().unwrap();
+    let end = log.end;
+    drop(log);
+    let intact = std::fs::read(wal(&dir)).unwrap();
+    assert_eq!(synced_bytes(dir.path()).unwrap(), end);
+    for cut in [replaced as usize, replaced as usize - 5, intact.len() - 1] {
+        std::fs::write(wal(&dir), &intact[..cut]).unwrap();
+        let error = Log::open(dir.path(), &identity()).unwrap_err();
+        assert!(matches!(error, WalError::Cut { synced, .. } if synced == end), "{error}");
+    }
+    // A power failure right after the replacement: the note is still one of before, but the log was complete.
+    std::fs::write(dir.path().join("synced"), [note::one(3), note::one(4)].concat()).unwrap();
+    std::fs::write(wal(&dir), &intact[..replaced as usize]).unwrap();
+    assert_eq!(synced_bytes(dir.path()).unwrap(), replaced);
+    assert!(Log::open(dir.path(), &identity()).is_ok());
+    std::fs::write(wal(&dir), &intact[..replaced as usize - 1]).unwrap();
+    assert!(matches!(Log::open(dir.path(), &identity()), Err(WalError::Cut { .. })));
+}
+
+#[test]
+fn a_snapshot_that_is_damaged_missing_or_older_than_the_log_is_refused() {
+    let (dir, _) = written(&[]);
+    let (mut log, _) = Log::open(dir.path(), &identity()).unwrap();
+    log.store.save(&snapshot(8, 100)).unwrap();
+    log.replace(&truncated(4)).unwrap();
+    let older = TempDir::new().unwrap();
+    Store { dir: older.path().to_owned(), identity: identity() }.save(&snapshot(3, 1)).unwrap();
+    drop(log);
+    let file = dir.path().join("snapshot");
+    let intact = std::fs::read(&file).unwrap();
+    for at in [3, 30, 1_000_000, intact.len() - 2] {
+        let mut bytes = intact.clone();
+        bytes[at] ^= 4;
+        std::fs::write(&file, &bytes).unwrap();
+        let error = Log::open(dir.path(), &identity()).unwrap_err();
+        assert!(matches!(&error, WalError::Snapshot { offset, .. } if *offset <= at as u64), "{error}");
+        assert!(error.to_string().contains("do NOT delete it alone"), "{error}");
+    }
+    for cut in [0, 8, intact.len() / 2, intact.len() - 1] {
+        std::fs::write(&file, &intact[..cut]).unwrap();
+        assert!(matches!(Log::open(dir.path(), &identity()), Err(WalError::Snapshot { .. })), "{cut}");
+    }
+    std::fs::copy(older.path().join("snapshot"), &file).unwrap();
+    let error = Log::open(dir.path(), &identity()).unwrap_err();
+    assert!(
+        matches!(&error, WalError::Gap { slot: 4, .. }) && error.to_string().contains("slot 3"),
+        "{error}"
+    );
+    std::fs::remove_file(&file).unwrap();
+    assert!(matches!(Log::open(dir.path(), &identity()), Err(WalError::Gap { slot: 4, .. })));
+    std::fs::write(&file, &intact).unwrap();
+    std::fs::remove_file(wal(&dir)).unwrap();
+    assert!(
+        matches!(Log::open(dir.path(), &identity()), Err(WalError::Foreign { .. })),
+        "the log is missing"
+    );
+}
+
+#[test]
+fn the_writer_replaces_saves_and_goes_on_in_every_mode() {
+    for fsync in [Fsync::Always, Fsync::Group, Fsync::None] {
+        let dir = TempDir::new().unwrap();
+        let (log, _) = Log::open(dir.path(), &identity()).unwrap();
+        let (reports, reported) = mpsc::channel();
+        let mut writer = Writer::start(log, fsync, None, move |done| reports.send(done).unwrap());
+        writer.save(snapshot(8, 2));
+        while reported.recv_timeout(Duration::from_secs(10)).unwrap() != Done::Saved(8) {}
+        for token in 1..=2 {
+            writer.write(vec![LogWrite::append(token, vec![vote(token)])]);
+        }
+        // All at once, as a driver hands them over: the replacement keeps its place.
+        writer.write(vec![
+            LogWrite::append(3, vec![vote(3)]),
+            LogWrite::replace(4, truncated(4)),
+            LogWrite::append(5, vec![vote(77)]),
+        ]);
+        drop(writer);
+        let (_, recovered) = Log::open(dir.path(), &identity()).unwrap();
+        let expected: Vec<Record> = truncated(4).into_iter().chain([vote(77)]).collect();
+        assert_eq!(recovered.records, expected, "{fsync:?}");
+    }
 }
 
 proptest! {

@@ -7,7 +7,8 @@
 //! ```
 //!
 //! While one sync runs the next group gathers by itself: no timer, and no delay at low load. A failed write or sync aborts
-//! the process, because nobody knows then what is on the disk. Deliberately does not know what the records mean.
+//! the process, because nobody knows then what is on the disk. Snapshots are written beside all that, each by a thread of its
+//! own, and reported by the same way. Deliberately does not know what the records mean.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -15,12 +16,44 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use super::snapshot::Store;
 use super::{Fsync, Log};
-use crate::core::{Record, Token};
+use crate::core::{Record, Slot, Snapshot, Token};
+
+/// What is on the disk by now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Done {
+    /// All writes up to this one.
+    Written(Token),
+    /// The snapshot that ends with this slot.
+    Saved(Slot),
+}
+
+/// One write to the log.
+#[derive(Debug)]
+pub struct LogWrite {
+    /// What it is reported by.
+    pub token: Token,
+    records: Vec<Record>,
+    /// It takes the place of everything before it.
+    replaces: bool,
+}
+
+impl LogWrite {
+    /// Records that come after those before them.
+    pub fn append(token: Token, records: Vec<Record>) -> Self {
+        LogWrite { token, records, replaces: false }
+    }
+
+    /// Records that take the place of everything before them.
+    pub fn replace(token: Token, records: Vec<Record>) -> Self {
+        LogWrite { token, records, replaces: true }
+    }
+}
 
 #[derive(Default)]
 struct Queue {
-    writes: Vec<(Token, Vec<Record>)>,
+    writes: Vec<LogWrite>,
     closed: bool,
 }
 
@@ -36,7 +69,12 @@ enum Mode {
 }
 
 /// Writes records in the order in which they are given, and reports what is on disk.
-pub struct Writer(Mode);
+pub struct Writer {
+    mode: Mode,
+    store: Store,
+    report: Arc<dyn Fn(Done) + Send + Sync>,
+    saving: Option<JoinHandle<()>>,
+}
 
 impl Writer {
     /// Starts writing to `log`. `report` is told the newest token that is on disk, from the writing thread. `lazily` lets records
@@ -45,28 +83,44 @@ impl Writer {
         log: Log,
         fsync: Fsync,
         lazily: Option<Duration>,
-        report: impl Fn(Token) + Send + 'static,
+        report: impl Fn(Done) + Send + Sync + 'static,
     ) -> Writer {
+        let (store, report) = (log.store.clone(), Arc::new(report));
         if fsync == Fsync::None && lazily.is_none() {
-            return Writer(Mode::Inline(Box::new(log)));
+            return Writer { mode: Mode::Inline(Box::new(log)), store, report, saving: None };
         }
         let shared = Arc::new(Shared { queue: Mutex::default(), filled: Condvar::new() });
-        let inside = shared.clone();
+        let (inside, tell) = (shared.clone(), report.clone());
         let thread = std::thread::Builder::new()
             .name("wal".to_owned())
-            .spawn(move || run(log, fsync, lazily, &inside, report))
+            .spawn(move || run(log, fsync, lazily, &inside, &*tell))
             .expect("the system can start a thread at start-up");
-        Writer(Mode::Thread(shared, Some(thread)))
+        Writer { mode: Mode::Thread(shared, Some(thread)), store, report, saving: None }
     }
 
-    /// Queues records, in the order of their tokens. True if they are on disk already (as far as the mode promises) and will
-    /// not be reported.
-    pub fn write(&mut self, writes: Vec<(Token, Vec<Record>)>) -> bool {
-        match &mut self.0 {
+    /// Writes a snapshot in the place of the one before, and reports it; the log goes on meanwhile. One at a time.
+    pub fn save(&mut self, snapshot: Arc<Snapshot>) {
+        let (store, report) = (self.store.clone(), self.report.clone());
+        let save = move || {
+            store.save(&snapshot).unwrap_or_else(|error| fail("write a snapshot in", &store.dir, &error));
+            report(Done::Saved(snapshot.slot));
+        };
+        let thread = std::thread::Builder::new().name("snapshot".to_owned()).spawn(save);
+        let dir = &self.store.dir;
+        self.saving =
+            Some(thread.unwrap_or_else(|error| fail("start a thread to write a snapshot in", dir, &error)));
+    }
+
+    /// Queues writes, in the order of their tokens. True if they are on disk already (as far as the mode promises) and will not
+    /// be reported.
+    pub fn write(&mut self, writes: Vec<LogWrite>) -> bool {
+        match &mut self.mode {
             Mode::Inline(log) => {
-                let path = log.path().to_owned();
-                let records: Vec<Record> = writes.into_iter().flat_map(|(_, records)| records).collect();
-                log.write(&records).unwrap_or_else(|error| fail("write to", &path, &error));
+                for group in groups(writes, false) {
+                    let replaces = group.iter().any(|write| write.replaces);
+                    let records: Vec<Record> = group.into_iter().flat_map(|write| write.records).collect();
+                    put(log, replaces, &records);
+                }
                 true
             }
             Mode::Thread(shared, _) => {
@@ -81,9 +135,13 @@ impl Writer {
 }
 
 impl Drop for Writer {
-    /// Writes what is queued; a graceful stop loses nothing.
+    /// Writes what is queued; a graceful stop loses nothing. The directory is unlocked when nothing writes there any more.
     fn drop(&mut self) {
-        if let Mode::Thread(shared, thread) = &mut self.0 {
+        if let Some(saving) = self.saving.take() {
+            // One that panicked has said so.
+            drop(saving.join());
+        }
+        if let Mode::Thread(shared, thread) = &mut self.mode {
             shared.queue.lock().unwrap_or_else(PoisonError::into_inner).closed = true;
             shared.filled.notify_one();
             if let Some(thread) = thread.take() {
@@ -94,7 +152,7 @@ impl Drop for Writer {
     }
 }
 
-fn run(mut log: Log, fsync: Fsync, lazily: Option<Duration>, shared: &Shared, report: impl Fn(Token)) {
+fn run(mut log: Log, fsync: Fsync, lazily: Option<Duration>, shared: &Shared, report: &dyn Fn(Done)) {
     loop {
         let writes = {
             let queue = shared.queue.lock().unwrap_or_else(PoisonError::into_inner);
@@ -114,22 +172,41 @@ fn run(mut log: Log, fsync: Fsync, lazily: Option<Duration>, shared: &Shared, re
             }
             std::mem::take(&mut queue.writes)
         };
-        let groups: Vec<Vec<(Token, Vec<Record>)>> = if fsync == Fsync::Always {
-            writes.into_iter().map(|write| vec![write]).collect()
-        } else {
-            vec![writes]
-        };
-        for group in groups {
-            let newest = group.iter().map(|(token, _)| *token).max().unwrap_or_default();
-            let records: Vec<Record> = group.into_iter().flat_map(|(_, records)| records).collect();
-            let path: PathBuf = log.path().to_owned();
-            log.write(&records).unwrap_or_else(|error| fail("write to", &path, &error));
-            if fsync != Fsync::None {
+        for group in groups(writes, fsync == Fsync::Always) {
+            let newest = group.iter().map(|write| write.token).max().unwrap_or_default();
+            let replaces = group.iter().any(|write| write.replaces);
+            let records: Vec<Record> = group.into_iter().flat_map(|write| write.records).collect();
+            put(&mut log, replaces, &records);
+            if fsync != Fsync::None && !replaces {
+                let path: PathBuf = log.path().to_owned();
                 log.sync().unwrap_or_else(|error| fail("sync", &path, &error));
             }
-            report(newest);
+            report(Done::Written(newest));
         }
     }
+}
+
+/// What is written and synced together. A replacement holds what the writes before it would have written, so those are left
+/// out; it syncs by itself.
+fn groups(mut writes: Vec<LogWrite>, each_alone: bool) -> Vec<Vec<LogWrite>> {
+    let mut groups = Vec::new();
+    if let Some(last) = writes.iter().rposition(|write| write.replaces) {
+        let rest = writes.split_off(last + 1);
+        groups.extend(writes.pop().map(|replacement| vec![replacement]));
+        writes = rest;
+    }
+    if each_alone {
+        groups.extend(writes.into_iter().map(|write| vec![write]));
+    } else if !writes.is_empty() {
+        groups.push(writes);
+    }
+    groups
+}
+
+fn put(log: &mut Log, replaces: bool, records: &[Record]) {
+    let (doing, done) =
+        if replaces { ("replace", log.replace(records)) } else { ("write to", log.write(records)) };
+    done.unwrap_or_else(|error| fail(doing, log.path(), &error));
 }
 
 /// Says why, and stops everything at once: a promise that may not be on disk must not be kept on anyone's behalf.

@@ -1,7 +1,7 @@
 //! What fate does to nodes and links.
 //!
 //! ```text
-//! crash (one, the leader, most at once; killed, or without power) │ pause │ partition that drops or holds, one way or both, healed
+//! crash (one, the leader, most at once; killed, or without power) │ wipe (the disk is lost) │ pause │ partition that drops or holds, one way or both, healed
 //! at once or link by link
 //! ```
 //!
@@ -14,7 +14,7 @@ use std::time::Duration;
 use rand::RngExt;
 
 use super::user::{Action, MS, User};
-use crate::core::NodeId;
+use crate::core::{Core, NodeId};
 use crate::sim::{Cut, Link, Loss};
 
 impl User<'_> {
@@ -34,6 +34,9 @@ impl User<'_> {
         }
         if self.setup.faults.partitions && self.setup.nodes > 1 {
             kinds.extend(["partition", "partition-leader", "partition-leader"]);
+        }
+        if self.setup.faults.wipes && self.setup.nodes > 2 {
+            kinds.push("wipe");
         }
         if !self.setup.hooks.measures_monotonic_time() {
             kinds.extend(["wall-clock", "wall-clock-leader", "wall-clock-leader"]);
@@ -58,6 +61,7 @@ impl User<'_> {
                     }
                 }
             }
+            "wipe" => self.wipe(victim),
             "pause" | "pause-leader" => {
                 self.report.pauses += 1;
                 self.world.pause(victim);
@@ -91,6 +95,16 @@ impl User<'_> {
         }
         let back = self.rng.random_range(20..600);
         self.after(back, Action::Start { node: id });
+    }
+
+    /// Only a minority may be without its memory at a time: here one.
+    fn wipe(&mut self, victim: NodeId) {
+        if (1..=self.setup.nodes).all(|id| self.world.core(id).is_some_and(Core::votes)) {
+            self.report.wiped += 1;
+            self.world.wipe(victim);
+            let back = self.rng.random_range(20..600);
+            self.after(back, Action::Start { node: victim });
+        }
     }
 
     fn cut_off(&mut self, victim: NodeId, in_minority: bool) {

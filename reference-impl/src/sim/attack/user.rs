@@ -17,12 +17,14 @@ use rand::{RngExt, SeedableRng};
 use super::clients::{Doing, Pending, Worker, final_read, keys, tokens};
 use super::lists::Lists;
 use super::{Report, Setup, Violation};
-use crate::core::{Call, Failure, NodeId, Path, Protocol};
+use crate::core::{Call, Core, Failure, NodeId, Path, Protocol};
 use crate::sim::{Answer, Cluster, Happened, Link, World};
 
 pub(super) const MS: u64 = 1_000_000;
 /// Time after the load in which everything must come together.
 const CALM: u64 = 15_000 * MS;
+/// So that a snapshot takes several pieces.
+const PIECE_BYTES: usize = 400;
 /// How long an answer is waited for.
 const PATIENCE: u64 = 900 * MS;
 
@@ -64,6 +66,8 @@ impl<'a> User<'a> {
         cluster.drift_ppm = setup.faults.drift_ppm;
         cluster.look_inside = setup.look_inside;
         cluster.idle_ticks = setup.idle_ticks;
+        (cluster.snapshot_every, cluster.keep) = (setup.snapshot_every, setup.keep);
+        cluster.piece_bytes = PIECE_BYTES;
         cluster.links = Link {
             loss: setup.faults.loss,
             duplicate: setup.faults.duplication,
@@ -125,6 +129,9 @@ impl<'a> User<'a> {
         self.report.slots = self.world.slots();
         self.report.steps = self.world.events();
         self.report.elections = self.world.elections();
+        let stored = self.world.stored();
+        (self.report.snapshots, self.report.installed) = (stored.snapshots, stored.installed);
+        self.report.rejoined = stored.rejoined;
         Ok(self.report)
     }
 
@@ -293,8 +300,13 @@ impl<'a> User<'a> {
 
     // --- the end --------------------------------------------------------------------------------------------------------
 
-    /// After the load: every key was read, and all nodes have applied the same.
+    /// After the load: every key was read, and all nodes have applied the same and vote.
     fn is_settled(&self) -> bool {
-        self.calm && self.final_keys.is_empty() && (!self.setup.look_inside || self.world.is_together())
+        // Nobody has to write for ever: under Basic Paxos a lost vote may have to wait for that.
+        let votes = |id| self.world.core(id).is_some_and(Core::votes);
+        let all_vote = || self.setup.protocol == Protocol::BasicPaxos || (1..=self.setup.nodes).all(votes);
+        self.calm
+            && self.final_keys.is_empty()
+            && (!self.setup.look_inside || self.world.is_together() && all_vote())
     }
 }
