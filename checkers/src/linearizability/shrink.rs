@@ -137,6 +137,9 @@ pub(super) fn shrink<'a, M: Model>(
     (kept.into_iter().map(|at| calls[at as usize]).collect(), runs)
 }
 
+/// What is kept, and its witnesses.
+type Kept = (Vec<Item<u32>>, Vec<Option<usize>>);
+
 struct Shrinker<'s, 'a, M: Model> {
     model: &'s M,
     classes: &'s Classes<'a>,
@@ -149,8 +152,8 @@ struct Shrinker<'s, 'a, M: Model> {
     effort: u64,
     /// How many steps the last success took.
     best: Option<u64>,
-    /// What is kept, and its witnesses: the same until a trial succeeds.
-    witnesses: Option<(Vec<Item<u32>>, Vec<Option<usize>>)>,
+    /// The same until a trial succeeds.
+    witnesses: Option<Kept>,
 }
 
 enum Trial {
