@@ -6,7 +6,7 @@
 //! ```
 //!
 //! A run is a pure function of its plan: the same seed gives the same history, byte for byte, on any machine and however many run
-//! side by side. Reading order: [`cluster`] (the only file that knows the bundled cluster from inside), `clients`, [`faults`], then [`seeds`]
+//! side by side. Reading order: `cluster` (the only file that knows the bundled cluster from inside), `clients`, [`faults`], then [`seeds`]
 //! (many of them) and [`shrink`] (less of one). What it is not: a test of what surrounds the core, of sockets, files and processes. For that there is
 //! `run`.
 
