@@ -45,7 +45,7 @@ fn a_mistake_in_a_test_file_is_shown_where_it_stands() {
         ("unknown-bug", "cluster:\n  bug: ignore-acepted\n"),
         ("not-yaml", "name: [unclosed\n"),
         ("short-lease", "cluster:\n  heartbeat: 400ms\n"),
-        ("no-such-mode", "workload: {read-mode: quorum}\n"),
+        ("no-such-mode", "workload: {read-mode: unsafe-leader}\n"),
         ("bad-name", "name: ../mine\n"),
         ("no-clients", "load: {clients: 0}\n"),
     ];
