@@ -82,7 +82,13 @@ fn the_rest_is_survived(on: &str, rot: &str) {
 /// heal, and nobody takes the system for unhealthy meanwhile.
 fn clients_are_cut_off(on: &str) {
     let folder = tempfile::tempdir().unwrap();
-    let args = ["register", "--on", on, "--nemesis", "clients", "--rate", "300"];
+    // Followers have nothing to say to each other: whoever leads must be among those that are cut off.
+    let plan = include_str!("../nemesis/clients.yaml");
+    let ring = "[n1>n2, n2>n3, n3>n4, n4>n5, n5>n1]";
+    let plan_for_five = plan.replace("[n1>n2, n2>n3, n3>n1]", ring);
+    assert_ne!(plan, plan_for_five);
+    std::fs::write(folder.path().join("clients.yaml"), plan_for_five).unwrap();
+    let args = ["register", "--on", on, "--nemesis", "./clients.yaml", "--rate", "300"];
     trial(folder.path(), 0, &[&args[..], &["--time-limit", "16s", "--seed", "3"]].concat());
     let faults = results(folder.path())["faults"].as_array().unwrap().clone();
     for kind in ["clients ", "clients-mute", "clients-deaf", "(reset)", "n1>n2", "clients n1 | n2"] {
