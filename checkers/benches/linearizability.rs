@@ -22,6 +22,7 @@ use checkers::{
     models::{Kv, Unpartitioned},
 };
 use criterion::{Criterion, criterion_group, criterion_main};
+use rayon::prelude::*;
 use simulate::{LOAD, Load, all_at_once, appends::appends, make_stale, simulate};
 
 fn etcd(stale: bool) -> Vec<History> {
@@ -52,6 +53,9 @@ fn judge(c: &mut Criterion) {
     println!("etcd: 102 histories, {invalid} of them invalid");
     group.bench_function("etcd, 102 histories", |b| {
         b.iter(|| histories.iter().map(|history| cas.check(history, &budget).validity).max());
+    });
+    group.bench_function("etcd, 102 histories, one on each core", |b| {
+        b.iter(|| histories.par_iter().map(|history| cas.check(history, &budget).validity).max());
     });
     let whole = linearizable_by(Unpartitioned::new(Kv::default()));
     for (name, operations, wrong) in [("valid", 337, false), ("invalid", 405, true)] {
