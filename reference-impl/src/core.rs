@@ -22,7 +22,7 @@
 //! else, through a loop-back that obeys the same rule, so that the leader's own vote counts only when it is on disk.
 //!
 //! Deliberately not here: sockets, clocks, threads, files, and any randomness but the seeded one of [`Config::seed`].
-//! Membership and quorum reads are not there yet; they belong beside `learner` and `lease`.
+//! Membership is not there yet; it belongs beside `learner` and `election`.
 
 mod acceptor;
 mod ballot;

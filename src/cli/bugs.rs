@@ -9,7 +9,10 @@
 use super::{Failure, OrArguments, interrupts, runtime};
 use crate::{
     exit,
-    scenario::{NemesisSpec, Protocol, Scenario, TESTS, diagnostic::did_you_mean},
+    scenario::{
+        NemesisSpec, Protocol, Scenario, TESTS,
+        diagnostic::{Diagnostic, did_you_mean},
+    },
     trial::{Options, try_bundled},
 };
 use anyhow::Result;
@@ -57,6 +60,21 @@ pub fn find(name: &str) -> Result<Known, String> {
     let hint = did_you_mean(name, &names);
     let missing = || format!("there is no bug `{name}`{hint} (there is {})", names.join(", "));
     all.iter().find(|b| b.name == name).cloned().ok_or_else(missing)
+}
+
+/// The test that is named, or that of the bug with its plan and protocol, or the default; with the bug planted.
+pub(super) fn test_of(test: Option<&str>, bug: Option<&str>) -> Result<Scenario, Diagnostic> {
+    let bug = bug.map(find).transpose().map_err(Diagnostic::plain)?;
+    let of_bug = bug.as_ref().map(|bug| bug.workload);
+    let mut s = Scenario::load(test.or(of_bug).unwrap_or("register"))?;
+    if let Some(bug) = bug {
+        s.cluster.bug = Some(bug.name.to_owned());
+        if test.is_none() {
+            s.nemesis = NemesisSpec::Named(bug.plan.to_owned());
+            s.cluster.protocol = bug.protocol;
+        }
+    }
+    Ok(s)
 }
 
 /// Which bugs, and how often.

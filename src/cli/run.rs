@@ -135,23 +135,7 @@ fn summary(all: &[Validity]) -> String {
 
 /// The test file with the flags laid over it.
 fn resolve(args: &Args) -> Result<Scenario, Diagnostic> {
-    let bug = match &args.bug {
-        Some(name) => Some(bugs::find(name).map_err(Diagnostic::plain)?),
-        None => None,
-    };
-    let test = match (&args.test, &bug) {
-        (Some(test), _) => test,
-        (None, Some(bug)) => bug.workload,
-        (None, None) => "register",
-    };
-    let mut s = Scenario::load(test)?;
-    if let Some(bug) = bug {
-        s.cluster.bug = Some(bug.name.to_owned());
-        if args.test.is_none() {
-            s.nemesis = NemesisSpec::Named(bug.plan.to_owned());
-            s.cluster.protocol = bug.protocol;
-        }
-    }
+    let mut s = bugs::test_of(args.test.as_deref(), args.bug.as_deref())?;
     let c = &mut s.cluster;
     c.on = args.on.unwrap_or(c.on);
     if let Some(file) = &args.compose {

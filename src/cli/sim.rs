@@ -308,23 +308,7 @@ fn replay(args: &Args, case: &Case, plan: Option<&str>) -> String {
 
 /// The test file with the flags laid over it.
 fn resolve(args: &Args) -> Result<Scenario, Diagnostic> {
-    let bug = match &args.bug {
-        Some(name) => Some(bugs::find(name).map_err(Diagnostic::plain)?),
-        None => None,
-    };
-    let test = match (&args.test, &bug) {
-        (Some(test), _) => test,
-        (None, Some(bug)) => bug.workload,
-        (None, None) => "register",
-    };
-    let mut s = Scenario::load(test)?;
-    if let Some(bug) = bug {
-        s.cluster.bug = Some(bug.name.to_owned());
-        if args.test.is_none() {
-            s.nemesis = NemesisSpec::Named(bug.plan.to_owned());
-            s.cluster.protocol = bug.protocol;
-        }
-    }
+    let mut s = bugs::test_of(args.test.as_deref(), args.bug.as_deref())?;
     s.cluster.nodes = args.nodes.unwrap_or(s.cluster.nodes);
     s.cluster.protocol = args.protocol.unwrap_or(s.cluster.protocol);
     s.load.clients = args.clients.unwrap_or(s.load.clients);

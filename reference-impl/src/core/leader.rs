@@ -273,9 +273,12 @@ impl Core {
             && (self.lease_until(leader).is_some_and(|until| now < until)
                 || !self.config.hooks.checks_lease())
         {
-            let open = self.proposals.values().rev().find_map(|proposal| proposal.writes(key));
-            let chosen = self.config.hooks.reads_what_is_chosen();
-            let output = open.filter(|_| !chosen).or_else(|| self.learner.machine().get(key));
+            let chosen = || self.learner.machine().get(key);
+            let output = if self.config.hooks.reads_what_is_chosen() {
+                chosen()
+            } else {
+                self.proposals.values().rev().find_map(|proposal| proposal.writes(key)).or_else(chosen)
+            };
             let output = Output::Value(output);
             let served = served(Path::LeaseRead, applied);
             return self.answer(request, Ok(output), served);
