@@ -270,8 +270,10 @@ fn is_none_mb(n: &u64) -> bool {
 pub struct Usage {
     /// Periods in which it wanted more processor time than it was given.
     pub throttled: u64,
-    /// Times that it ran into its memory limit.
+    /// Times that it ran into its memory limit. Some kernels (6.18 with version 1 of control groups) leave most of them out.
     pub memory_hits: u64,
+    /// Pages that had been taken away from it, or were never in memory, and that it had to wait for the disk to bring.
+    pub pages_read: u64,
     /// The processors that it is limited to, as the kernel says; 0 if there is no limit, nothing if that cannot be read.
     pub cpus: Option<f64>,
     /// The memory that it is limited to, in bytes; 0 if there is no limit, nothing if that cannot be read.

@@ -1,15 +1,19 @@
 //! CPU and memory limits.
 //!
 //! Observed by the kernel's own accounts of the node: periods in which it was throttled, times that it hit its memory
-//! limit, its end for want of memory. A node that the kernel ends for its memory is started again when the limit is lifted.
+//! limit, pages of it that were taken away and had to be read again, its end for want of memory. A node that the kernel ends for its memory is started again when the limit is lifted.
 //! Healed: the node answers, and the kernel says that it has no limit.
 
 use super::{Effect, Nemesis, Running, all_of};
 use crate::{
-    cluster::{ClusterError, Limits, NodeState},
+    cluster::{ClusterError, Limits, NodeState, Usage},
     fault::FaultKind,
     schedule::Step,
 };
+
+/// So many pages read again during a memory limit are its doing: a node with memory to spare needs a few at most, for code
+/// that runs for the first time, and one at its limit thousands a second.
+const PAGES: u64 = 100;
 
 impl Nemesis {
     pub(super) async fn inject_limits(&self, step: &Step, run: &mut Running) -> Result<(), ClusterError> {
@@ -30,7 +34,7 @@ impl Nemesis {
                 FaultKind::CpuLimit => {
                     (now.throttled.saturating_sub(before.throttled), "periods without processor time")
                 }
-                _ => (now.memory_hits.saturating_sub(before.memory_hits), "times at the memory limit"),
+                _ => memory_bit(&before, &now),
             };
             match limit_bit(node, state, hits, what) {
                 Ok(words) => seen.push(words),
@@ -68,6 +72,16 @@ impl Nemesis {
     }
 }
 
+/// How a memory limit was felt between two looks.
+fn memory_bit(before: &Usage, now: &Usage) -> (u64, &'static str) {
+    let hits = now.memory_hits.saturating_sub(before.memory_hits);
+    let read = now.pages_read.saturating_sub(before.pages_read);
+    match hits {
+        0 if read >= PAGES => (read, "pages taken away and read again"),
+        _ => (hits, "times at the memory limit"),
+    }
+}
+
 /// A limit bit if the node ran into it, or the kernel ended it for that. Any other end is not the limit's doing, as far as
 /// anybody can tell.
 fn limit_bit(node: &str, state: NodeState, hits: u64, what: &str) -> Result<String, String> {
@@ -94,5 +108,14 @@ mod tests {
         assert!(!bit(dead("exit code 1"), 0), "it may have ended for any reason");
         assert!(!bit(NodeState::Unknown("no engine".to_owned()), 9));
         assert!(bit(NodeState::Running, 1) && !bit(NodeState::Running, 0));
+    }
+
+    #[test]
+    fn a_memory_limit_is_felt_by_hits_or_by_many_pages_read_again() {
+        let usage = |memory_hits, pages_read| Usage { memory_hits, pages_read, ..Usage::default() };
+        let felt = |now: Usage| memory_bit(&usage(5, 40), &now).0;
+        assert_eq!((felt(usage(5, 40)), felt(usage(5, 139)), felt(usage(5, 140))), (0, 0, 100));
+        assert_eq!(felt(usage(7, 4000)), 2);
+        assert_eq!(felt(usage(0, 0)), 0, "counters begin anew with a container's start");
     }
 }

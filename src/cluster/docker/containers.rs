@@ -372,6 +372,9 @@ impl Processes for Containers {
             let hits = read(format!("memory/{group}/memory.failcnt")).await.trim().parse().unwrap_or(0);
             let events = read(format!("{group}/memory.events")).await;
             usage.memory_hits = usage.memory_hits.max(hits).max(field(&events, "max"));
+            for file in [format!("memory/{group}/memory.stat"), format!("{group}/memory.stat")] {
+                usage.pages_read = usage.pages_read.max(field(&read(file).await, "pgmajfault"));
+            }
             let quota = read(format!("cpu/{group}/cpu.cfs_quota_us")).await;
             let period = read(format!("cpu/{group}/cpu.cfs_period_us")).await;
             let both = read(format!("{group}/cpu.max")).await;
