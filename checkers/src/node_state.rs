@@ -50,6 +50,9 @@ pub struct NodeState {
     /// The highest ballot that it has promised to anybody, for all slots; absent where each slot has its own.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub promised: Option<(u64, u64)>,
+    /// The same when this incarnation began, as its disk remembered it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub recovered: Option<(u64, u64)>,
     /// The first slot that its log may hold.
     pub first: u64,
     /// The last slot of its snapshot, 0 without one.

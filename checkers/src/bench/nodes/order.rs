@@ -67,33 +67,16 @@ impl Orders {
                 }
             }
             let excused = !same_start && (last.excused || before.excused);
-            if let (true, false, Some(was), Some(is)) = (same_disk, excused, before.promised, state.promised)
-            {
-                if is < was {
-                    let across = if before.promised_at.1 == state.incarnation {
-                        String::new()
-                    } else {
-                        format!(
-                            ", over a restart (incarnation {} then, {} now)",
-                            before.promised_at.1, state.incarnation
-                        )
-                    };
-                    let message = format!(
-                        "{} is bound by ballot {}.{} only, and had promised {}.{} at {}{across}",
-                        look.who(),
-                        is.0,
-                        is.1,
-                        was.0,
-                        was.1,
-                        at(before.promised_at.0)
-                    );
-                    let details = json!({
-                        "nodes": [state.node], "values": [was, is], "incarnations": [before.promised_at.1, state.incarnation],
-                        "times_ns": [before.promised_at.0, look.time], "event": look.event,
-                    });
-                    findings.guilty("promise-went-back", vec![], message, details);
-                } else if is == was {
-                    last.promised_at = before.promised_at;
+            if same_disk && !excused {
+                // A node that was started again soon promises as much as before, whatever it had forgotten: what it began with tells.
+                let began = state.recovered.filter(|_| before.incarnation < state.incarnation);
+                let is = began.into_iter().chain(state.promised).min();
+                if let (Some(was), Some(is)) = (before.promised, is) {
+                    if is < was {
+                        went_back(look, before, was, is, findings);
+                    } else if state.promised == Some(was) {
+                        last.promised_at = before.promised_at;
+                    }
                 }
             }
         }
@@ -104,6 +87,26 @@ impl Orders {
     pub(super) fn restarts(&self) -> u64 {
         self.restarts
     }
+}
+
+/// A promise was taken back, or forgotten.
+fn went_back(look: &Look<'_>, before: &Last, was: (u64, u64), is: (u64, u64), findings: &mut Findings) {
+    let (then, now) = (before.promised_at.1, look.state.incarnation);
+    let bound = if then == now { "is bound" } else { "was started again bound" };
+    let message = format!(
+        "{}: in incarnation {now} it {bound} by ballot {}.{} only, and had promised {}.{} at {}, in incarnation {then}",
+        look.who(),
+        is.0,
+        is.1,
+        was.0,
+        was.1,
+        at(before.promised_at.0)
+    );
+    let details = json!({
+        "nodes": [look.state.node], "values": [was, is], "incarnations": [then, now],
+        "times_ns": [before.promised_at.0, look.time], "event": look.event,
+    });
+    findings.guilty("promise-went-back", vec![], message, details);
 }
 
 fn in_order(look: &Look<'_>, findings: &mut Findings) {
