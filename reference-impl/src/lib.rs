@@ -39,6 +39,7 @@ pub mod driver;
 pub mod events;
 pub mod http;
 pub mod metrics;
+pub mod model;
 pub mod node;
 pub mod observe;
 pub mod proto;
