@@ -188,3 +188,124 @@ impl Eye {
         self.written = state;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{adapter::Session, judge};
+    use async_trait::async_trait;
+    use checkers::{Budget, Checker, Header, Validity, Verdict, bench, node_state::SlotState};
+    use std::collections::BTreeMap;
+    use workloads::Client;
+
+    /// Nodes with a log of 3,000 slots, of which one has the first 1,500 on its disk as applied; or dumb ones.
+    struct Made {
+        dumb: bool,
+    }
+
+    struct Mouth {
+        node: String,
+        dumb: bool,
+    }
+
+    const LAST: u64 = 3000;
+
+    #[async_trait]
+    impl Looker for Mouth {
+        async fn look(&mut self, wanted: Wanted) -> Result<NodeState, String> {
+            if self.dumb {
+                return std::future::pending().await;
+            }
+            let applied = if self.node == "n1" { LAST } else { 1500 };
+            let slot = |slot| SlotState {
+                slot,
+                hash: format!("h{slot}"),
+                chosen: slot <= applied,
+                durable: true,
+                ..SlotState::default()
+            };
+            let to = wanted.from.saturating_add(wanted.limit).min(LAST + 1);
+            Ok(NodeState {
+                node: self.node.clone(),
+                incarnation: 1,
+                votes: true,
+                durable: applied,
+                applied,
+                commit: applied,
+                last: LAST,
+                hash: format!("p{applied}"),
+                log: (wanted.from.max(1)..to).map(slot).collect(),
+                ..NodeState::default()
+            })
+        }
+    }
+
+    #[async_trait]
+    impl Adapter for Made {
+        fn name(&self) -> &str {
+            "made"
+        }
+        fn operations(&self) -> &[&str] {
+            &[]
+        }
+        fn looker(&self, node: &Node) -> Option<Box<dyn Looker>> {
+            Some(Box::new(Mouth { node: node.name.to_string(), dumb: self.dumb }))
+        }
+        async fn connect(&self, _: &Session) -> Result<Box<dyn Client>, String> {
+            Err("nobody is there".to_owned())
+        }
+    }
+
+    /// What is judged after two nodes were watched for a while, and what was seen in the last looks.
+    async fn watched(dumb: bool, all_over: bool) -> (Verdict, Vec<NodeState>) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("history.jsonl");
+        let clock = Clock::start();
+        let header = Header::new("nodes", 1, "", vec![]);
+        let (journal, writer) = Journal::open(&path, &header, clock, None).unwrap();
+        let node = |id: u32| Node {
+            name: format!("n{id}").into(),
+            id,
+            ports: BTreeMap::new(),
+            peers: vec![],
+            data: folder.path().to_owned(),
+        };
+        let adapter: Arc<dyn Adapter> = Arc::new(Made { dumb });
+        let watch = NodeWatch::start(&adapter, &[node(1), node(2)], &journal, clock).unwrap();
+        sleep(Duration::from_millis(300)).await;
+        watch.close(all_over).await;
+        writer.close().unwrap();
+        let history = judge::read_history(&path).unwrap();
+        let events = (0..history.events.len()).map(|at| history.events.get(at));
+        let states = events.filter_map(|event| match event.op {
+            Op::Custom { value, .. } => {
+                serde_json::from_value::<NodeState>(value).ok().filter(|s| s.last_look)
+            }
+            _ => None,
+        });
+        (bench::node_invariants().check(&history, &Budget::unlimited()), states.collect())
+    }
+
+    #[tokio::test]
+    async fn what_nodes_say_is_written_down_and_the_last_look_goes_on_to_the_end() {
+        let (verdict, last) = watched(false, true).await;
+        assert_eq!(verdict.validity, Validity::Valid, "{verdict:?}");
+        assert_eq!(
+            (verdict.stats["chosen_to"].as_u64(), verdict.stats["durable_to"].as_u64()),
+            (Some(3000), Some(1500))
+        );
+        // One has nothing behind what is durable, the other 1,500 votes, on two pages.
+        let mut logs: Vec<usize> = last.iter().map(|state| state.log.len()).collect();
+        logs.sort_unstable();
+        assert_eq!(logs, [0, 1500]);
+        assert!(last.iter().all(|state| !state.cut));
+    }
+
+    #[tokio::test]
+    async fn a_run_that_was_broken_off_or_whose_nodes_are_dumb_is_no_pass() {
+        let (verdict, last) = watched(false, false).await;
+        assert_eq!((verdict.validity, last.len()), (Validity::Unknown, 0), "{verdict:?}");
+        let (verdict, _) = watched(true, false).await;
+        assert_eq!(verdict.reason.as_deref(), Some("no node was ever seen"));
+    }
+}

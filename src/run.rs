@@ -230,7 +230,7 @@ async fn phases(trial: &Trial, progress: &Progress) -> Result<Record> {
     for node in (0..shared.members.len()).filter(|_| !samples.is_empty()) {
         samplers.spawn(worker::sample(shared.clone(), node, samples.clone(), sampled.clone()));
     }
-    let nodes = NodeWatch::start(&trial.adapter, trial.defendant.members(), &journal, clock);
+    let nodes = NodeWatch::start(&trial.adapter, trial.defendant.uncut(), &journal, clock);
     let leaders = Arc::new(Mutex::new(Vec::new()));
     let watching = tokio::spawn(watch_leaders(trial.defendant.clone(), journal.clone(), leaders.clone()));
     let faults = {

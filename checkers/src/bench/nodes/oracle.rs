@@ -247,15 +247,13 @@ fn broken(size: usize, looks: &[NodeState]) -> BTreeSet<&'static str> {
             for (a, b) in
                 prefixes(one).iter().flat_map(|a| prefixes(other).into_iter().map(move |b| (a.clone(), b)))
             {
-                let same = |a: &str, b: &str| a == b;
-                if a.slot != b.slot {
-                } else if !same(&a.hash, &b.hash) {
-                    broken.insert("prefixes-differ");
-                } else if !same(&a.state, &b.state) {
-                    broken.insert("states-differ");
-                } else if !same(&a.sessions, &b.sessions) {
-                    broken.insert("sessions-differ");
-                }
+                let (entries, state) = (a.hash == b.hash, a.state == b.state);
+                match a.slot == b.slot {
+                    true if !entries => broken.insert("prefixes-differ"),
+                    true if !state => broken.insert("states-differ"),
+                    true if a.sessions != b.sessions => broken.insert("sessions-differ"),
+                    _ => false,
+                };
             }
         }
         if let Some(next) =
