@@ -469,7 +469,7 @@ impl Scenario {
             ));
         }
         if let Some(bug) = &self.cluster.bug {
-            let names: Vec<&str> = crate::cli::bugs::known().iter().map(|b| b.name).collect();
+            let names: Vec<&str> = crate::bugs::known().iter().map(|b| b.name).collect();
             if !names.contains(&bug.as_str()) {
                 let hint = diagnostic::did_you_mean(bug, &names);
                 return Some(format!("there is no bug `{bug}`{hint} (there is {})", names.join(", ")));

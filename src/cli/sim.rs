@@ -5,9 +5,9 @@
 //! VALID register: seeds 1..1000
 //! ```
 
-use super::{Failure, OrArguments, bugs};
+use super::{Failure, OrArguments};
 use crate::{
-    exit, judge,
+    bugs, exit, judge,
     plan::TestPlan,
     report,
     scenario::{NemesisSpec, Protocol, Scenario, diagnostic::Diagnostic},
