@@ -117,7 +117,7 @@ fn measure(args: &bugs::Args, bugs: &[Known]) -> Result<(Matrix, bool), Failure>
     let mut controls: Vec<(Control, &Known)> = Vec::new();
     for bug in bugs {
         let under = under(bug.workload, bug.plan);
-        if controls.iter().any(|(control, _)| control.under == under) {
+        if args.controls() == 0 || controls.iter().any(|(control, _)| control.under == under) {
             continue;
         }
         let seeds = args.first_seed..args.first_seed + args.controls();
