@@ -126,6 +126,10 @@ pub struct ClusterSpec {
     pub lease: Span,
     /// After how much silence a node wants to lead.
     pub election: Range,
+    /// After how many applied entries a node of the bundled cluster takes a snapshot; 0 for never.
+    pub snapshot_every: u64,
+    /// How many slots at least stay in its log then, for nodes that are a little behind.
+    pub keep: u64,
 }
 
 impl Default for ClusterSpec {
@@ -149,6 +153,8 @@ impl Default for ClusterSpec {
             heartbeat: Span::ms(50),
             lease: Span::ms(600),
             election: Range { min: Span::ms(150), max: Span::ms(400) },
+            snapshot_every: 100_000,
+            keep: 10_000,
         }
     }
 }

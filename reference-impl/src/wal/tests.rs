@@ -326,7 +326,9 @@ fn a_snapshot_that_is_damaged_missing_or_older_than_the_log_is_refused() {
     log.store.save(&snapshot(8, 100)).unwrap();
     log.replace(&truncated(4)).unwrap();
     let older = TempDir::new().unwrap();
-    Store { dir: older.path().to_owned(), identity: identity() }.save(&snapshot(3, 1)).unwrap();
+    Store { dir: older.path().to_owned(), identity: identity(), hooks: Hooks::default() }
+        .save(&snapshot(3, 1))
+        .unwrap();
     drop(log);
     let file = dir.path().join("snapshot");
     let intact = std::fs::read(&file).unwrap();
