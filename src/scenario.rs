@@ -39,6 +39,7 @@ pub const TESTS: &[(&str, &str)] = &[
     ("hunt-quorum", include_str!("../workloads/hunt-quorum.yaml")),
     ("hunt-three", include_str!("../workloads/hunt-three.yaml")),
     ("hunt-wide", include_str!("../workloads/hunt-wide.yaml")),
+    ("hunt-snapshots", include_str!("../workloads/hunt-snapshots.yaml")),
     ("hunt-basic", include_str!("../workloads/hunt-basic.yaml")),
 ];
 

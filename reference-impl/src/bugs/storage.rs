@@ -92,7 +92,7 @@ pub(super) static STORAGE: [BugInfo; 13] = [
         seen_in: "camunda issue 6098, amelie issue 17",
         reveals: "bits that flip on a disk",
         workload: "hunt-three",
-        plan: "bit-rot",
+        plan: "bit-churn",
         protocol: MULTI,
     },
     BugInfo {
@@ -113,7 +113,7 @@ pub(super) static STORAGE: [BugInfo; 13] = [
         breaks: "after a failed fsync nothing is known about the file: here the node goes on as if it had succeeded",
         seen_in: "cockroach issue 37102, rostam issue 94",
         reveals: "disks that fail for a while, and kills",
-        workload: "hunt-disk",
+        workload: "hunt-three",
         plan: "disk-churn",
         protocol: MULTI,
     },

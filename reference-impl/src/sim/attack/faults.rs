@@ -39,7 +39,7 @@ impl User<'_> {
             kinds.push("wipe");
         }
         if self.setup.faults.disks {
-            kinds.extend(["disk-error", "disk-error-leader", "damage"]);
+            kinds.extend(["disk-error", "disk-error-leader", "slow-disk-leader", "damage"]);
         }
         if !self.setup.hooks.measures_monotonic_time() {
             kinds.extend(["wall-clock", "wall-clock-leader", "wall-clock-leader"]);
@@ -69,6 +69,11 @@ impl User<'_> {
                 self.report.disk_errors += 1;
                 self.world.set_failing(victim, true);
                 let mended = self.rng.random_range(20..600);
+                self.after(mended, Action::Mend { node: victim });
+            }
+            "slow-disk-leader" => {
+                let (more, mended) = (self.rng.random_range(20..200), self.rng.random_range(100..1_500));
+                self.world.set_sync_delay(victim, Duration::from_millis(more));
                 self.after(mended, Action::Mend { node: victim });
             }
             "damage" => {

@@ -185,6 +185,7 @@ impl<'a> User<'a> {
 
     fn mend(&mut self, node: NodeId) {
         self.world.set_failing(node, false);
+        self.world.set_sync_delay(node, Duration::ZERO);
         self.world.repair(node);
         self.world.start(node);
     }
