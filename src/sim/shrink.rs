@@ -309,6 +309,33 @@ mod tests {
         assert_eq!(reduce(vec![7], |left: &[u32]| !left.is_empty()), [7]);
     }
 
+    /// Where faults that held clients up are left out, more operations arrive; and one that is left out may move the failure away.
+    #[test]
+    fn what_is_left_is_never_more_than_there_was() {
+        let mut scenario = Scenario::load("hunt-snapshots").unwrap();
+        scenario.nemesis = NemesisSpec::Named("storm".to_owned());
+        scenario.cluster.bug = Some("older-snapshot-installed".to_owned());
+        // A closed loop: who waits for no answer asks all the more.
+        (scenario.load.rate, scenario.load.time_limit) = (0.0, Span::ms(3_000));
+        let fails = |seed: &u64| {
+            let plan = TestPlan::new(&scenario, *seed).unwrap();
+            judge(&simulate(&plan, None), &plan).unwrap().findings().contains(&super::super::INVARIANTS)
+        };
+        let seed = (1..100).find(fails).expect("the bug is found");
+        let case = Case { scenario, seed, only: None };
+        let shrunk = shrink(&case, super::super::INVARIANTS).unwrap();
+        let [before, after] = shrunk.sizes;
+        assert!(
+            after.faults <= before.faults && after.operations <= before.operations,
+            "{before:?} {after:?}"
+        );
+        assert!(
+            after.load <= before.load && after.operations < before.operations / 2,
+            "{before:?} {after:?}"
+        );
+        assert!(shrunk.judged.findings().contains(&super::super::INVARIANTS) && shrunk.seed == seed);
+    }
+
     #[test]
     fn the_plan_as_carried_out_gives_the_same_run() {
         let mut scenario = Scenario::load("hunt").unwrap();

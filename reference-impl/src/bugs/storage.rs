@@ -14,8 +14,8 @@ pub(super) static STORAGE: [BugInfo; 13] = [
         breaks: "P3 for slots that are decided: a promise carries no votes for them, and here it does not say up to where they are",
         seen_in: "paxi HandleP1a (slots left out of a promise)",
         reveals: "a leader killed right after a commit, with others that lag",
-        workload: "hunt",
-        plan: "leader-churn",
+        workload: "hunt-snapshots",
+        plan: "storm",
         protocol: MULTI,
     },
     BugInfo {
@@ -26,7 +26,7 @@ pub(super) static STORAGE: [BugInfo; 13] = [
         seen_in: "dedup tables kept beside the state machine (class)",
         reveals: "restarts from snapshots between a command and its retry",
         workload: "hunt-snapshots",
-        plan: "kill-all",
+        plan: "storm",
         protocol: MULTI,
     },
     BugInfo {
@@ -136,7 +136,7 @@ pub(super) static STORAGE: [BugInfo; 13] = [
         seen_in: "scylladb issues 6154 and 6149 (paxos state that expires or is pruned)",
         reveals: "a proposer whose accepts arrive late",
         workload: "hunt-basic",
-        plan: "duel",
+        plan: "storm",
         protocol: BASIC,
     },
     BugInfo {
