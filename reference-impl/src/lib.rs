@@ -37,6 +37,7 @@ pub mod codec;
 pub mod core;
 pub mod driver;
 pub mod http;
+pub mod model;
 pub mod node;
 pub mod proto;
 pub mod server;
