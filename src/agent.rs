@@ -190,6 +190,11 @@ pub enum Request {
         /// Which file and which byte follow from this.
         seed: u64,
     },
+    /// Removes everything below a data folder. Answers what was lost, in words.
+    Wipe {
+        /// The folder.
+        folder: PathBuf,
+    },
     /// Writes bytes (in hexadecimal) into a file.
     WriteBack {
         /// Which file.
@@ -335,6 +340,7 @@ impl Agent {
             Request::Treat { source, shape } => value(self.queue.treat(source, &shape)),
             Request::Treated { source } => self.queue.treated(source),
             Request::Damage { folder, truncate, seed } => value(damage::damage(&folder, truncate, seed)),
+            Request::Wipe { folder } => value(damage::wipe(&folder)),
             Request::WriteBack { file, offset, hex } => value(damage::write_back(&file, offset, &hex)),
             Request::Start { name, argv, env, log } => {
                 value(self.nodes.start(&self.run, &name, &argv, env, &log))

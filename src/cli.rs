@@ -10,6 +10,7 @@ mod convert;
 mod doctor;
 mod image;
 mod list;
+mod matrix;
 mod node;
 mod paths;
 mod run;

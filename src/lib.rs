@@ -7,13 +7,15 @@
 //!
 //! Modules in reading order: [`scenario`] (the test file), [`plan`] (what is decided before the run), [`trial`] (one
 //! trial from end to end), [`run`] (the run loop) with [`worker`], [`journal`] and [`clock`], [`adapter`] (how a system
-//! is plugged in), [`cluster`] (where its nodes live), [`judge`], [`guards`] and [`objectives`], [`report`], [`store`], [`cli`].
+//! is plugged in), [`cluster`] (where its nodes live), [`judge`], [`guards`] and [`objectives`], [`report`], [`store`], [`cli`];
+//! then [`sim`] (a trial in virtual time) and [`matrix`] (every planted bug before every judge).
 //!
 //! To put your own service on trial, implement [`Adapter`] and [`Client`] and call [`put_on_trial`]; see
 //! `examples/own-service.rs`.
 
 pub mod adapter;
 pub mod agent;
+pub mod bugs;
 pub mod clean;
 pub mod cli;
 pub mod clock;
@@ -25,6 +27,7 @@ pub mod journal;
 pub mod judge;
 pub mod logs;
 pub mod machine;
+pub mod matrix;
 pub mod node_watch;
 pub mod objectives;
 pub mod owner;

@@ -60,6 +60,8 @@ pub struct Record {
     pub journal_failed: bool,
     /// What went wrong, in the tester or around the cluster, that stands in the way of a pass.
     pub troubles: Vec<String>,
+    /// Whether the cluster did not serve again although everything was healed.
+    pub lost_progress: bool,
     /// What stood in for a mechanism that the machine lacks, in words.
     pub stand_ins: Vec<String>,
     /// The run was interrupted (Ctrl-C).
@@ -88,6 +90,11 @@ pub struct LinkDelay {
     /// One way, as measured at the proxies over all chunks, in nanoseconds.
     pub measured_ns: u64,
 }
+
+/// A cluster that does not serve, though nothing has been done to it yet.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct NoProgress(pub String);
 
 /// What a run needs from outside.
 pub struct Trial {
@@ -211,7 +218,8 @@ async fn phases(trial: &Trial, progress: &Progress) -> Result<Record> {
         }
     };
     if !cold.is_empty() {
-        bail!("no {} succeeded within {} before the load began", cold.join(", no "), scenario.bounds.set_up);
+        let (cold, within) = (cold.join(", no "), scenario.bounds.set_up);
+        return Err(NoProgress(format!("no {cold} succeeded within {within} before the load began")).into());
     }
     let start = clock.now();
     record.load_start_ns = start;
@@ -262,7 +270,7 @@ async fn phases(trial: &Trial, progress: &Progress) -> Result<Record> {
         let last_fault = record.faults.iter().map(|fault| fault.end_ns).max().unwrap_or(0);
         let watched = (!samples.is_empty()).then_some((&phase, last_fault));
         tokio::select! {
-            () = aftermath(trial, progress, &shared, watched, &mut record.troubles) => {}
+            () = aftermath(trial, progress, &shared, watched, &mut record.troubles, &mut record.lost_progress) => {}
             () = interrupted(&mut interrupt) => record.interrupted = true,
         }
     }
@@ -295,9 +303,11 @@ async fn aftermath(
     shared: &Arc<Shared>,
     watched: Option<(&watch::Sender<Option<&'static str>>, u64)>,
     troubles: &mut Vec<String>,
+    lost_progress: &mut bool,
 ) {
     let bounds = &trial.plan.scenario.bounds;
     if let Err(why) = all_ready(trial, bounds.heal.0).await {
+        *lost_progress = true;
         return troubles.push(format!("after healing: {why}"));
     }
     progress.phase("settling");
@@ -308,6 +318,7 @@ async fn aftermath(
         kinds.retain(|kind| !shared.arrivals.succeeded(kind, last_fault));
     }
     for f in worker::each_kind(shared.clone(), "settle", &kinds, until).await {
+        *lost_progress = true;
         troubles.push(format!("after healing no {f} succeeded within {}", bounds.heal));
     }
     progress.phase("final reads");

@@ -39,6 +39,7 @@ pub const TESTS: &[(&str, &str)] = &[
     ("hunt-quorum", include_str!("../workloads/hunt-quorum.yaml")),
     ("hunt-three", include_str!("../workloads/hunt-three.yaml")),
     ("hunt-wide", include_str!("../workloads/hunt-wide.yaml")),
+    ("hunt-snapshots", include_str!("../workloads/hunt-snapshots.yaml")),
     ("hunt-basic", include_str!("../workloads/hunt-basic.yaml")),
 ];
 
@@ -126,6 +127,10 @@ pub struct ClusterSpec {
     pub lease: Span,
     /// After how much silence a node wants to lead.
     pub election: Range,
+    /// After how many applied entries a node of the bundled cluster takes a snapshot; 0 for never.
+    pub snapshot_every: u64,
+    /// How many slots at least stay in its log then, for nodes that are a little behind.
+    pub keep: u64,
 }
 
 impl Default for ClusterSpec {
@@ -149,6 +154,8 @@ impl Default for ClusterSpec {
             heartbeat: Span::ms(50),
             lease: Span::ms(600),
             election: Range { min: Span::ms(150), max: Span::ms(400) },
+            snapshot_every: 100_000,
+            keep: 10_000,
         }
     }
 }
@@ -469,7 +476,7 @@ impl Scenario {
             ));
         }
         if let Some(bug) = &self.cluster.bug {
-            let names: Vec<&str> = crate::cli::bugs::known().iter().map(|b| b.name).collect();
+            let names: Vec<&str> = crate::bugs::known().iter().map(|b| b.name).collect();
             if !names.contains(&bug.as_str()) {
                 let hint = diagnostic::did_you_mean(bug, &names);
                 return Some(format!("there is no bug `{bug}`{hint} (there is {})", names.join(", ")));

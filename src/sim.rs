@@ -12,6 +12,8 @@
 
 mod clients;
 mod cluster;
+#[cfg(test)]
+mod controls;
 pub mod faults;
 pub mod seeds;
 pub mod shrink;

@@ -90,6 +90,8 @@ pub async fn try_bundled(scenario: &Scenario, options: &Options) -> Result<Resul
         ("--heartbeat-ms", c.heartbeat.0.as_millis().to_string()),
         ("--lease-ms", c.lease.0.as_millis().to_string()),
         ("--election-ms", format!("{}..{}", c.election.min.0.as_millis(), c.election.max.0.as_millis())),
+        ("--snapshot-every", c.snapshot_every.to_string()),
+        ("--keep", c.keep.to_string()),
         ("--seed", plan.seed.to_string()),
     ]
     .into_iter()

@@ -8,7 +8,7 @@ use common::{can, processes_in, results, run, tribunal};
 use nemesis::Capability;
 use std::{collections::BTreeSet, sync::Mutex};
 use tribunal::{
-    cli::bugs::{Known, known, scenario},
+    bugs::{Known, known, scenario},
     machine,
     plan::TestPlan,
 };

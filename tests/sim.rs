@@ -124,8 +124,7 @@ fn what_a_simulator_cannot_do_is_refused_by_name() {
     let folder = tempfile::tempdir().unwrap();
     let mut said = String::new();
     let seeds = ["--seeds 3..1", "--seeds 1..5 --history x", "--operations 3,x --seeds 1"];
-    let plans =
-        ["netem", "limits", "bit-rot", "disk", "lossy", "rest", "choas"].map(|plan| format!("--plan {plan}"));
+    let plans = ["netem", "limits", "disk", "lossy", "rest", "choas"].map(|plan| format!("--plan {plan}"));
     let mut distinct = BTreeSet::new();
     for args in plans.into_iter().chain(seeds.map(str::to_owned)) {
         let (code, stdout, stderr) = sim(folder.path(), &format!("register {args}"));

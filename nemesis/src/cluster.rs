@@ -247,6 +247,8 @@ pub enum Damage {
     BitFlip,
     /// The end of one file is cut off.
     Truncate,
+    /// Everything is gone. That cannot be repaired.
+    Wipe,
 }
 
 /// What a node may use. 0 means no limit.
@@ -348,7 +350,7 @@ pub enum Capability {
 impl Capability {
     /// All of them, each with the faults that need it.
     pub const ALL: &'static [(Capability, &'static str)] = &[
-        (Capability::Processes, "kill, pause, restart"),
+        (Capability::Processes, "kill, pause, restart, stop"),
         (Capability::PowerFailure, "power failure, torn write"),
         (Capability::Cut, "partition, both ways and one way"),
         (Capability::Clients, "partition between clients and nodes"),
@@ -359,7 +361,7 @@ impl Capability {
         (Capability::Scramble, "duplication, reordering, corruption"),
         (Capability::Clock, "clock bump, strobe, drift"),
         (Capability::Disk, "disk slow, full, EIO"),
-        (Capability::Damage, "bit flip, truncation"),
+        (Capability::Damage, "bit flip, truncation, wipe"),
         (Capability::Cpu, "CPU limit"),
         (Capability::Memory, "memory limit"),
     ];

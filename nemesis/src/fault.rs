@@ -32,6 +32,8 @@ pub enum FaultKind {
     Pause,
     /// SIGTERM, and a start as soon as the node is gone.
     Restart,
+    /// SIGTERM, and a start at the end of the interval.
+    Stop,
     /// SIGKILL and the loss of what was not synced; a start at the end of the interval.
     PowerFailure,
     /// A power failure that loses only some of the sectors that were not synced.
@@ -64,6 +66,8 @@ pub enum FaultKind {
     BitFlip,
     /// The end of a file that was synced is cut off while the node is down.
     Truncate,
+    /// All that the node had on its disk is lost while it is down, and it is started without it.
+    Wipe,
     /// The node gets little processor time.
     CpuLimit,
     /// The node gets little memory.
@@ -93,6 +97,10 @@ impl FaultKind {
         (FaultKind::Kill, "SIGKILL the target's process group; started again when the interval ends"),
         (FaultKind::Pause, "SIGSTOP the target; SIGCONT when the interval ends"),
         (FaultKind::Restart, "SIGTERM the target and start it again as soon as it is gone"),
+        (
+            FaultKind::Stop,
+            "SIGTERM the target, so that it can take its leave; started again when the interval ends",
+        ),
         (
             FaultKind::PowerFailure,
             "kill the target and lose what it had not synced; start it when the interval ends",
@@ -124,6 +132,7 @@ impl FaultKind {
             FaultKind::Truncate,
             "cut off synced bytes of the target's data while it is down; it should refuse to start",
         ),
+        (FaultKind::Wipe, "kill the target, empty its data folder, and start it; it should not vote at once"),
         (FaultKind::CpuLimit, "the target gets little processor time (limit: {cpus: 0.1})"),
         (FaultKind::MemoryLimit, "the target gets little memory (limit: {memory-mb: 16})"),
     ];
@@ -134,6 +143,7 @@ impl FaultKind {
             FaultKind::Kill => "kill",
             FaultKind::Pause => "pause",
             FaultKind::Restart => "restart",
+            FaultKind::Stop => "stop",
             FaultKind::PowerFailure => "power-failure",
             FaultKind::TornWrite => "torn-write",
             FaultKind::Partition => "partition",
@@ -150,6 +160,7 @@ impl FaultKind {
             FaultKind::DiskError => "disk-error",
             FaultKind::BitFlip => "bit-flip",
             FaultKind::Truncate => "truncate",
+            FaultKind::Wipe => "wipe",
             FaultKind::CpuLimit => "cpu-limit",
             FaultKind::MemoryLimit => "memory-limit",
         }
@@ -161,6 +172,7 @@ impl FaultKind {
             FaultKind::Kill
             | FaultKind::Pause
             | FaultKind::Restart
+            | FaultKind::Stop
             | FaultKind::PowerFailure
             | FaultKind::TornWrite => Family::Process,
             FaultKind::Partition
@@ -171,7 +183,7 @@ impl FaultKind {
             | FaultKind::Corrupt => Family::Network,
             FaultKind::ClockBump | FaultKind::ClockStrobe | FaultKind::ClockDrift => Family::Clock,
             FaultKind::SlowDisk | FaultKind::DiskFull | FaultKind::DiskError => Family::Disk,
-            FaultKind::BitFlip | FaultKind::Truncate => Family::Damage,
+            FaultKind::BitFlip | FaultKind::Truncate | FaultKind::Wipe => Family::Damage,
             FaultKind::CpuLimit | FaultKind::MemoryLimit => Family::Limits,
         }
     }
@@ -246,7 +258,9 @@ impl Fault {
     pub fn needs(&self) -> BTreeSet<Capability> {
         let mut needs = self.link.map(|l| l.needs()).unwrap_or_default();
         needs.extend(match self.fault {
-            FaultKind::Kill | FaultKind::Pause | FaultKind::Restart => Some(Capability::Processes),
+            FaultKind::Kill | FaultKind::Pause | FaultKind::Restart | FaultKind::Stop => {
+                Some(Capability::Processes)
+            }
             FaultKind::PowerFailure | FaultKind::TornWrite => Some(Capability::PowerFailure),
             FaultKind::Partition if self.shape.is_some_and(Shape::of_clients) => Some(Capability::Clients),
             FaultKind::Partition => Some(Capability::Cut),
@@ -258,7 +272,7 @@ impl Fault {
             | FaultKind::Corrupt => None,
             FaultKind::ClockBump | FaultKind::ClockStrobe | FaultKind::ClockDrift => Some(Capability::Clock),
             FaultKind::SlowDisk | FaultKind::DiskFull | FaultKind::DiskError => Some(Capability::Disk),
-            FaultKind::BitFlip | FaultKind::Truncate => Some(Capability::Damage),
+            FaultKind::BitFlip | FaultKind::Truncate | FaultKind::Wipe => Some(Capability::Damage),
             FaultKind::CpuLimit => Some(Capability::Cpu),
             FaultKind::MemoryLimit => Some(Capability::Memory),
         });

@@ -13,6 +13,7 @@ mod consensus;
 mod first;
 mod hooks;
 mod service;
+mod storage;
 
 use std::sync::LazyLock;
 
@@ -69,6 +70,19 @@ pub enum Bug {
     CasAnsweredLocally,
     ApplyDependsOnNode,
     NeverBacksOff,
+    PromiseHidesCommit,
+    SnapshotWithoutSessions,
+    SnapshotAhead,
+    SnapshotBehind,
+    OlderSnapshotInstalled,
+    TruncatedTooEarly,
+    OwnVoteNotSynced,
+    DamageTakenForEnd,
+    RenameNotSynced,
+    DiskErrorIgnored,
+    WipedNodeVotes,
+    DecidedSlotsForgotten,
+    SnapshotForgetsPromise,
 }
 
 /// What is known about a planted bug.
@@ -78,7 +92,7 @@ pub struct BugInfo {
     pub bug: Bug,
     /// Name on the command line.
     pub name: &'static str,
-    /// Kind of mistake: `durability`, `acceptor`, `proposer`, `quorum`, `read`, `lease`, `session`, `learner`.
+    /// Kind of mistake: `durability`, `snapshot`, `acceptor`, `proposer`, `quorum`, `read`, `lease`, `session`, `learner`.
     pub family: &'static str,
     /// The promise or invariant that it breaks.
     pub breaks: &'static str,
@@ -97,8 +111,9 @@ pub struct BugInfo {
 const MULTI: &str = "multi-paxos";
 const BASIC: &str = "basic-paxos";
 
-static CATALOGUE: LazyLock<Vec<BugInfo>> =
-    LazyLock::new(|| [&first::FIRST[..], &consensus::CONSENSUS, &service::SERVICE].concat());
+static CATALOGUE: LazyLock<Vec<BugInfo>> = LazyLock::new(|| {
+    [&first::FIRST[..], &consensus::CONSENSUS, &service::SERVICE, &storage::STORAGE].concat()
+});
 
 /// Those that every change to the tester is tried with, against real processes; the others are tried in virtual time.
 pub fn first() -> &'static [BugInfo] {

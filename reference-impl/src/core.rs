@@ -232,7 +232,7 @@ impl Core {
             }
         }
         self.settle(now);
-        self.snapshot_if_due();
+        self.snapshot_if_due(now);
         if !self.unwritten.is_empty() {
             self.persist(Vec::new(), now);
         }
@@ -342,6 +342,7 @@ impl Core {
                 self.yield_to(ballot, now);
                 let commit = self.learner.applied();
                 let votes = self.acceptor.votes(scope, commit);
+                let commit = if self.config.hooks.tells_commit() { commit } else { 0 };
                 self.send_when_durable(from, Message::Promise { ballot, scope, commit, votes });
             }
         }
@@ -368,6 +369,9 @@ impl Core {
             // A late vote that lost. It must not pass for the chosen value when a commit hint is read back.
             self.unwritten.push(Record::Chosen { slot, entry: chosen.clone() });
         }
+        if slot <= self.learner.applied() && !self.config.hooks.remembers_decided_slots() {
+            self.acceptor.forget(slot);
+        }
         match self.acceptor.accept(ballot, slot, entry) {
             Err(Refused(promised)) => self.refuse(from, ballot, slot, promised),
             Ok(record) => {
@@ -378,7 +382,8 @@ impl Core {
                     self.hear_leader(ballot, now);
                 }
                 let accepted = Message::Accepted { ballot, slot };
-                if self.config.hooks.syncs_acceptances() {
+                let own = from == self.config.id && !self.config.hooks.syncs_own_votes();
+                if self.config.hooks.syncs_acceptances() && !own {
                     self.send_when_durable(from, accepted);
                 } else {
                     self.send(from, accepted, None);

@@ -523,7 +523,7 @@ pub fn of_bug(bug: Bug) -> Option<(&'static str, Cluster)> {
         Bug::VoteIsNoPromise | Bug::OneBallotField => {
             ("basic paxos, three proposers", Cluster::basic(3, 0).barriers_only())
         }
-        Bug::LowestVote => {
+        Bug::LowestVote | Bug::FirstVote => {
             ("multi-paxos, three leaders with their barriers", Cluster::multi(3, 0).barriers_only())
         }
         _ => return None,

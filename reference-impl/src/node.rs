@@ -267,7 +267,7 @@ impl Node {
         let config = args.config()?;
         let identity =
             Identity { cluster_id: args.cluster_id.clone(), node: args.id, protocol: args.protocol };
-        let (mut log, mut recovered) = Log::open(&args.data, &identity)?;
+        let (mut log, mut recovered) = Log::open_with(&args.data, &identity, config.hooks)?;
         if !config.hooks.syncs_promises() {
             let aside = log.keep_promises_aside();
             recovered

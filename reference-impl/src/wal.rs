@@ -38,6 +38,7 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::bugs::Hooks;
 use crate::core::{NodeId, Protocol, Record, Snapshot};
 use crate::proto::wal::v1 as disk;
 use snapshot::Store;
@@ -210,6 +211,7 @@ pub struct Log {
     /// Notes written, so that the last but one survives a write that is cut short (a full disk).
     notes: u64,
     aside: Option<Aside>,
+    hooks: Hooks,
     _lock: File,
 }
 
@@ -231,6 +233,14 @@ impl Log {
     /// # Errors
     /// Everything that would make the node forget or mistake its promises: see [`WalError`].
     pub fn open(dir: &Path, identity: &Identity) -> Result<(Log, Recovered), WalError> {
+        Log::open_with(dir, identity, Hooks::default())
+    }
+
+    /// The same, on a node with planted bugs.
+    ///
+    /// # Errors
+    /// The same.
+    pub fn open_with(dir: &Path, identity: &Identity, hooks: Hooks) -> Result<(Log, Recovered), WalError> {
         let io = |doing, path: &Path| {
             let path = path.to_owned();
             move |source| WalError::Io { doing, path, source }
@@ -245,18 +255,18 @@ impl Log {
             Err(TryLockError::Error(source)) => return Err(io("lock", &lock_path)(source)),
         }
         let path = dir.join("wal");
-        let store = Store { dir: dir.to_owned(), identity: identity.clone() };
+        let store = Store { dir: dir.to_owned(), identity: identity.clone(), hooks };
         if !path.exists() {
             if snapshot::is_there(dir) {
                 let why = "it is missing, though there is a snapshot beside it".to_owned();
                 return Err(WalError::Foreign { file: path, why });
             }
-            create(dir, &path, identity, (0, fresh_storage()), &[]).map_err(io("create", &path))?;
+            create(&store, &path, (0, fresh_storage()), &[]).map_err(io("create", &path))?;
         }
         let mut file = OpenOptions::new().read(true).write(true).open(&path).map_err(io("open", &path))?;
         let mut bytes = Vec::new();
         file.read_to_end(&mut bytes).map_err(io("read", &path))?;
-        let (mut recovered, end, header) = recover(&path, &bytes, identity)?;
+        let (mut recovered, end, header) = recover(&path, &bytes, identity, hooks)?;
         let base = header.base;
         recovered.snapshot = store.load()?;
         let truncated = recovered.records.iter().filter_map(|record| match record {
@@ -274,7 +284,9 @@ impl Log {
             None => {
                 return Err(WalError::Foreign { file: note_path, why: "its checksum is wrong".to_owned() });
             }
-            Some(synced) if synced.max(base + header.complete) > base + end => {
+            Some(synced)
+                if synced.max(base + header.complete) > base + end && hooks.tells_damage_from_end() =>
+            {
                 let synced = synced.saturating_sub(base).max(header.complete);
                 return Err(WalError::Cut { file: path, end, synced });
             }
@@ -285,10 +297,9 @@ impl Log {
         }
         file.seek(SeekFrom::Start(end)).map_err(io("seek in", &path))?;
         let storage = header.storage;
-        Ok((
-            Log { file, path, store, end, base, storage, synced, notes: 0, aside: None, _lock: lock },
-            recovered,
-        ))
+        let log =
+            Log { file, path, store, end, base, storage, synced, notes: 0, aside: None, hooks, _lock: lock };
+        Ok((log, recovered))
     }
 
     /// Hands the records to the operating system, as one frame.
@@ -324,9 +335,7 @@ impl Log {
     pub fn replace(&mut self, records: &[Record]) -> io::Result<()> {
         let records = self.put_aside(records)?;
         let base = self.base + self.end;
-        let dir = self.store.dir.clone();
-        (self.file, self.end) =
-            create(&dir, &self.path, &self.store.identity, (base, self.storage), &records)?;
+        (self.file, self.end) = create(&self.store, &self.path, (base, self.storage), &records)?;
         self.base = base;
         self.note()
     }
@@ -371,7 +380,7 @@ impl Log {
             file.write_all(&bytes)?;
         }
         let (mut records, mut end) = (Vec::new(), bytes.len() as u64);
-        if let Ok(scan) = frame::scan(&bytes) {
+        if let Ok(scan) = frame::scan(&bytes, true) {
             records.extend(scan.frames.into_iter().filter_map(|f| frame::decode(f).ok()).flatten());
             end = scan.end;
         }
@@ -415,15 +424,14 @@ fn fresh_storage() -> u64 {
 /// Creates a log that holds its header and these records, or nothing at all: it gets its name only when it is complete and
 /// synced. Returns it and its length.
 fn create(
-    dir: &Path,
+    store: &Store,
     path: &Path,
-    identity: &Identity,
     (base, storage): (u64, u64),
     records: &[Record],
 ) -> io::Result<(File, u64)> {
-    let draft = dir.join("wal.new");
+    let draft = store.dir.join("wal.new");
     let mut file = File::create(&draft)?;
-    let mut header = disk::Header { storage, ..identity.header(base) };
+    let mut header = disk::Header { storage, ..store.identity.header(base) };
     let begin = |header: &disk::Header| [frame::MAGIC.as_slice(), &frame::encode_header(header)].concat();
     file.write_all(&begin(&header))?;
     let mut end = begin(&header).len() as u64;
@@ -446,7 +454,7 @@ fn create(
     file.rewind()?;
     file.write_all(&begin(&header))?;
     file.seek(SeekFrom::Start(end))?;
-    name(dir, &file, &draft, path)?;
+    name(&store.dir, store.hooks, &file, &draft, path)?;
     Ok((file, end))
 }
 
@@ -459,23 +467,24 @@ fn weight(record: &Record) -> usize {
 }
 
 /// Gives a complete draft its name, on the disk as well: a kill or a power failure on the way leaves at most the draft.
-fn name(dir: &Path, file: &File, draft: &Path, path: &Path) -> io::Result<()> {
+fn name(dir: &Path, hooks: Hooks, file: &File, draft: &Path, path: &Path) -> io::Result<()> {
     file.sync_all()?;
     std::fs::rename(draft, path)?;
     // The name is an entry of the directory, and that has to be synced as well.
-    File::open(dir)?.sync_all()
+    if hooks.syncs_names() { File::open(dir)?.sync_all() } else { Ok(()) }
 }
 
 fn recover(
     path: &Path,
     bytes: &[u8],
     identity: &Identity,
+    hooks: Hooks,
 ) -> Result<(Recovered, u64, disk::Header), WalError> {
     let foreign = |why: String| WalError::Foreign { file: path.to_owned(), why };
     if !bytes.starts_with(frame::MAGIC) {
         return Err(foreign("its first eight bytes are others".to_owned()));
     }
-    let scan = frame::scan(bytes).map_err(|damage| WalError::Corrupt {
+    let scan = frame::scan(bytes, hooks.tells_damage_from_end()).map_err(|damage| WalError::Corrupt {
         file: path.to_owned(),
         offset: damage.offset,
         next: damage.next,

@@ -65,6 +65,18 @@ fn basic_paxos_with_five_nodes_is_clean() {
 }
 
 #[test]
+fn disks_that_fail_or_become_unreadable_cost_no_promise() {
+    let mut total = Report::default();
+    for (seed, nodes) in (0..80).zip([3, 5].into_iter().cycle()) {
+        for protocol in [Protocol::MultiPaxos, Protocol::BasicPaxos] {
+            let setup = on_bad_disks(Setup::new(seed, nodes, protocol));
+            total += run(&setup).unwrap_or_else(|violation| panic!("{violation}"));
+        }
+    }
+    assert!(total.disk_errors > 160 && total.damaged > 60, "{total:?}");
+}
+
+#[test]
 fn one_node_and_four_nodes_work_too() {
     assert!(clean(1, Protocol::MultiPaxos, 0..20).ok > 1_000);
     assert!(clean(4, Protocol::MultiPaxos, 0..20).ok > 1_000);
@@ -109,7 +121,7 @@ const OUT_OF_REACH: [Bug; 6] = [
 const RARE: [Bug; 2] = [Bug::FirstVote, Bug::BallotReused];
 const PATIENCE_WITH_RARE: u64 = 2_000;
 /// Seen from inside, and too seldom by clients.
-const INSIDE_ONLY: [Bug; 8] = [
+const INSIDE_ONLY: [Bug; 13] = [
     Bug::PromiseNotWritten,
     Bug::PromiseNotFsynced,
     Bug::LowestVote,
@@ -118,11 +130,27 @@ const INSIDE_ONLY: [Bug; 8] = [
     Bug::CommitIsNewest,
     Bug::PrefixOnly,
     Bug::HandOverKeepsLease,
+    Bug::SnapshotBehind,
+    Bug::OlderSnapshotInstalled,
+    Bug::DamageTakenForEnd,
+    Bug::DiskErrorIgnored,
+    Bug::SnapshotForgetsPromise,
 ];
 
 fn with_bug(info: &BugInfo, seed: u64, look_inside: bool) -> Setup {
     let protocol = if info.protocol == "basic-paxos" { Protocol::BasicPaxos } else { Protocol::MultiPaxos };
-    Setup { hooks: Hooks::planted([info.bug]), look_inside, ..Setup::new(seed, 5, protocol) }
+    // Where two are a majority one vote that is lost is enough.
+    let nodes = if info.bug == Bug::OwnVoteNotSynced { 3 } else { 5 };
+    let setup = Setup { hooks: Hooks::planted([info.bug]), look_inside, ..Setup::new(seed, nodes, protocol) };
+    if ON_BAD_DISKS.contains(&info.bug) { on_bad_disks(setup) } else { setup }
+}
+
+/// Seen only where disks fail, or become unreadable.
+const ON_BAD_DISKS: [Bug; 3] = [Bug::OwnVoteNotSynced, Bug::DamageTakenForEnd, Bug::DiskErrorIgnored];
+
+fn on_bad_disks(mut setup: Setup) -> Setup {
+    setup.faults.disks = true;
+    setup
 }
 
 #[test]

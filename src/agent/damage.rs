@@ -1,4 +1,4 @@
-//! Damages bytes that a node had synced: one bit, or the last part of a file.
+//! Damages bytes that a node had synced: one bit, the last part of a file, or all of them.
 //!
 //! Damage keeps away from the end of the file: the node was killed, and what it wrote last may never have been synced. Whoever
 //! cuts that off or forgets it has broken no promise.
@@ -63,6 +63,23 @@ fn collect(folder: &Path, files: &mut Vec<PathBuf>) -> std::io::Result<()> {
     Ok(())
 }
 
+/// Removes everything below the folder, and says how much that was.
+pub(super) fn wipe(folder: &Path) -> Result<String, String> {
+    let failed = |e: std::io::Error| format!("cannot empty {}: {e}", folder.display());
+    let mut files = Vec::new();
+    collect(folder, &mut files).map_err(failed)?;
+    if files.is_empty() {
+        return Err(format!("there are no bytes in {}", folder.display()));
+    }
+    for entry in fs::read_dir(folder).map_err(failed)? {
+        let entry = entry.map_err(failed)?;
+        let is_dir = entry.file_type().map_err(failed)?.is_dir();
+        let path = entry.path();
+        if is_dir { fs::remove_dir_all(&path) } else { fs::remove_file(&path) }.map_err(failed)?;
+    }
+    Ok(format!("all {} files were lost", files.len()))
+}
+
 /// Writes bytes into a file.
 pub(super) fn write_back(file: &Path, offset: u64, hex: &str) -> Result<(), String> {
     let digits = |i: usize| hex.get(i..i + 2).and_then(|two| u8::from_str_radix(two, 16).ok());
@@ -109,6 +126,17 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join("log"), [1, 1]).unwrap();
         assert!(damage(folder.path(), true, 1).is_ok() && damage(folder.path(), false, 1).is_err());
+    }
+
+    #[test]
+    fn a_wiped_folder_is_empty_and_still_there() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::create_dir(folder.path().join("wal")).unwrap();
+        fs::write(folder.path().join("wal/log"), [1; 10]).unwrap();
+        fs::write(folder.path().join("lock"), []).unwrap();
+        assert_eq!(wipe(folder.path()).unwrap(), "all 1 files were lost");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+        assert!(wipe(folder.path()).unwrap_err().contains("no bytes"), "there was nothing to lose");
     }
 
     #[test]

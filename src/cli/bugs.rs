@@ -1,4 +1,4 @@
-//! The planted bugs of the bundled cluster, and `tribunal bugs`: does the tester find each of them, seed after seed,
+//! `tribunal bugs`: does the tester find each planted bug, seed after seed,
 //! and does it leave the correct cluster alone under the same plans?
 //!
 //! ```text
@@ -6,13 +6,11 @@
 //! accept-below-promise  30/30   4.1 s    |  20/20 valid
 //! ```
 
-use super::{Failure, OrArguments, interrupts, runtime};
+use super::{Failure, OrArguments, interrupts, matrix, runtime};
 use crate::{
+    bugs::{Known, find, known, scenario},
     exit,
-    scenario::{
-        NemesisSpec, Protocol, Scenario, TESTS,
-        diagnostic::{Diagnostic, did_you_mean},
-    },
+    scenario::{Scenario, TESTS},
     trial::{Options, try_bundled},
 };
 use anyhow::Result;
@@ -20,83 +18,41 @@ use checkers::Validity;
 use std::{collections::BTreeSet, path::PathBuf, sync::Arc, time::Instant};
 use tokio::{sync::Semaphore, task::JoinSet};
 
-/// A planted bug, as the catalogue of the bundled cluster has it.
-#[derive(Clone, Debug)]
-pub struct Known {
-    /// Its name.
-    pub name: &'static str,
-    /// What kind of bug it is.
-    pub family: &'static str,
-    /// Which promise it breaks.
-    pub breaks: &'static str,
-    /// The test that reveals it.
-    pub workload: &'static str,
-    /// The fault plan that reveals it.
-    pub plan: &'static str,
-    /// The protocol that it lives in.
-    pub protocol: Protocol,
-    /// Whether every change to the tester is tried with it.
-    pub always: bool,
-}
-
-/// All of them.
-pub fn known() -> Vec<Known> {
-    let known = |b: &paxos_kv::bugs::BugInfo| Known {
-        name: b.name,
-        family: b.family,
-        breaks: b.breaks,
-        workload: b.workload,
-        plan: b.plan,
-        protocol: if b.protocol == "basic-paxos" { Protocol::BasicPaxos } else { Protocol::MultiPaxos },
-        always: paxos_kv::bugs::first().iter().any(|first| first.bug == b.bug),
-    };
-    paxos_kv::bugs::catalogue().iter().map(known).collect()
-}
-
-/// One of them, or what is wrong with the name.
-pub fn find(name: &str) -> Result<Known, String> {
-    let all = known();
-    let names: Vec<&str> = all.iter().map(|b| b.name).collect();
-    let hint = did_you_mean(name, &names);
-    let missing = || format!("there is no bug `{name}`{hint} (there is {})", names.join(", "));
-    all.iter().find(|b| b.name == name).cloned().ok_or_else(missing)
-}
-
-/// The test that is named, or that of the bug with its plan and protocol, or the default; with the bug planted.
-pub(super) fn test_of(test: Option<&str>, bug: Option<&str>) -> Result<Scenario, Diagnostic> {
-    let bug = bug.map(find).transpose().map_err(Diagnostic::plain)?;
-    let of_bug = bug.as_ref().map(|bug| bug.workload);
-    let mut s = Scenario::load(test.or(of_bug).unwrap_or("register"))?;
-    if let Some(bug) = bug {
-        s.cluster.bug = Some(bug.name.to_owned());
-        if test.is_none() {
-            s.nemesis = NemesisSpec::Named(bug.plan.to_owned());
-            s.cluster.protocol = bug.protocol;
-        }
-    }
-    Ok(s)
-}
-
 /// Which bugs, and how often.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// Only these bugs (all if none is named)
     bugs: Vec<String>,
-    /// Seeds per bug
-    #[arg(long, default_value_t = 30)]
-    seeds: u64,
-    /// Seeds of the correct cluster per plan
-    #[arg(long, default_value_t = 20)]
-    controls: u64,
+    /// Seeds per bug [default: 30; 10 with --matrix]
+    #[arg(long)]
+    seeds: Option<u64>,
+    /// Seeds of the correct cluster per plan [default: 20; 3 with --matrix]
+    #[arg(long)]
+    controls: Option<u64>,
     /// The first seed
     #[arg(long, default_value_t = 1)]
-    first_seed: u64,
+    pub(super) first_seed: u64,
     /// Runs at the same time
     #[arg(long, default_value_t = 1)]
-    jobs: usize,
+    pub(super) jobs: usize,
     /// Where runs are kept
     #[arg(long, default_value = "store", value_name = "FOLDER")]
-    store: PathBuf,
+    pub(super) store: PathBuf,
+    /// Every bug before every judge: the simulator, stateright, real processes
+    #[arg(long)]
+    matrix: bool,
+    #[command(flatten)]
+    pub(super) of_matrix: matrix::Args,
+}
+
+impl Args {
+    pub(super) fn seeds(&self) -> u64 {
+        self.seeds.unwrap_or(if self.matrix { 10 } else { 30 })
+    }
+
+    pub(super) fn controls(&self) -> u64 {
+        self.controls.unwrap_or(if self.matrix { 3 } else { 20 })
+    }
 }
 
 /// One cell of the matrix.
@@ -116,18 +72,6 @@ struct Outcome {
     note: String,
 }
 
-/// The scenario in which a bug is looked for; without the bug it is its control.
-pub fn scenario(bug: &Known, planted: bool, seed: u64) -> Result<Scenario> {
-    let mut s = Scenario::load(bug.workload)?;
-    s.nemesis = NemesisSpec::Named(bug.plan.to_owned());
-    s.cluster.protocol = bug.protocol;
-    s.cluster.bug = planted.then(|| bug.name.to_owned());
-    s.name =
-        if planted { format!("bug-{}", bug.name) } else { format!("control-{}-{}", bug.workload, bug.plan) };
-    s.seed = Some(seed);
-    Ok(s)
-}
-
 pub(super) fn main(args: Args) -> Result<u8, Failure> {
     let bugs: Vec<Known> = match args.bugs.as_slice() {
         [] => known(),
@@ -136,10 +80,13 @@ pub(super) fn main(args: Args) -> Result<u8, Failure> {
             found.map_err(anyhow::Error::msg).or_arguments()?
         }
     };
+    if args.matrix {
+        return matrix::main(&args, &bugs);
+    }
     let seeds = |n: u64| args.first_seed..args.first_seed + n;
     let mut jobs = Vec::new();
     for bug in &bugs {
-        for seed in seeds(args.seeds) {
+        for seed in seeds(args.seeds()) {
             jobs.push(Job { row: bug.name.to_owned(), bug: true, scenario: scenario(bug, true, seed)? });
         }
     }
@@ -147,13 +94,13 @@ pub(super) fn main(args: Args) -> Result<u8, Failure> {
     for bug in &bugs {
         let row = format!("{} + {}", bug.workload, bug.plan);
         if plans.insert(row.clone()) {
-            for seed in seeds(args.controls) {
+            for seed in seeds(args.controls()) {
                 jobs.push(Job { row: row.clone(), bug: false, scenario: scenario(bug, false, seed)? });
             }
         }
     }
     if args.bugs.is_empty() {
-        for seed in seeds(args.controls) {
+        for seed in seeds(args.controls()) {
             let scenario = Scenario { seed: Some(seed), ..Scenario::load(TESTS[0].0)? };
             jobs.push(Job { row: "default".to_owned(), bug: false, scenario });
         }

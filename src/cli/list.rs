@@ -1,7 +1,7 @@
 //! `tribunal list`: everything that has a name.
 
-use super::{Failure, bugs};
-use crate::{exit, scenario::Scenario, scenario::TESTS};
+use super::Failure;
+use crate::{bugs, exit, scenario::Scenario, scenario::TESTS};
 use nemesis::{FaultKind, PLANS, Plan, Shape};
 
 pub(super) fn main() -> Result<u8, Failure> {

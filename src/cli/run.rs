@@ -1,8 +1,8 @@
 //! `tribunal run [FILE|NAME]`: the main job.
 
-use super::{Failure, OrArguments, bugs, interrupts, runtime};
+use super::{Failure, OrArguments, interrupts, runtime};
 use crate::{
-    exit,
+    bugs, exit,
     plan::TestPlan,
     report,
     scenario::{Fsync, NemesisSpec, On, Protocol, Scenario, diagnostic::Diagnostic},

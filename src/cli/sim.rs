@@ -5,9 +5,9 @@
 //! VALID register: seeds 1..1000
 //! ```
 
-use super::{Failure, OrArguments, bugs};
+use super::{Failure, OrArguments};
 use crate::{
-    exit, judge,
+    bugs, exit, judge,
     plan::TestPlan,
     report,
     scenario::{NemesisSpec, Protocol, Scenario, diagnostic::Diagnostic},
@@ -254,8 +254,8 @@ fn shrunken(args: &Args, shrunk: &Shrunk) -> anyhow::Result<String> {
     }
     let [before, after] = shrunk.sizes;
     let mut out = verdicts(&shrunk.judged, &shrunk.run);
-    let first =
-        Case { scenario: Scenario { load: load(args, case), ..case.scenario.clone() }, ..case.clone() };
+    let scenario = Scenario { load: load(args, case), ..case.scenario.clone() };
+    let first = Case { scenario, seed: shrunk.seed, only: None };
     let _ = write!(
         out,
         "\nshrunk in {} trials: from {} faults to {}, from {} operations to {}, from {} to {}\n\

@@ -160,6 +160,10 @@ impl Disks {
     pub async fn damage(&self, i: usize, damage: Damage, seed: u64) -> Result<String, String> {
         let folder = &self.folders[i];
         let agent = folder.agent.as_ref().ok_or("nobody can reach its data folder")?;
+        if damage == Damage::Wipe {
+            // Through the file system of ours, if there is one: it would go on knowing what is gone below it.
+            return agent.ask(Request::Wipe { folder: self.folder(i) }).await;
+        }
         let truncate = damage == Damage::Truncate;
         let (words, undo): (String, Request) =
             agent.ask(Request::Damage { folder: folder.backing.clone(), truncate, seed }).await?;

@@ -15,7 +15,7 @@ use crate::{
     plan::TestPlan,
     worker::{Arrivals, FINAL, HOLD_BACK, SAMPLE, SAMPLE_EVERY},
 };
-use checkers::{Kind, Meta, Op, Process};
+use checkers::{Kind, Meta, Op, Process, Ret};
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 use workloads::Outcome;
 
@@ -58,6 +58,15 @@ struct Asking {
     refused: String,
     started: u64,
     ends: u64,
+}
+
+/// Whether an operation can get this answer, among those that a simulated cluster speaks.
+fn is_answer(op: &Op, ret: &Ret) -> bool {
+    match op {
+        Op::Read { .. } => matches!(ret, Ret::Value(_)),
+        Op::Cas { .. } => matches!(ret, Ret::Swapped { .. }),
+        _ => *ret == Ret::Done,
+    }
 }
 
 /// One client.
@@ -350,6 +359,10 @@ impl Clients {
         let State::Asking(asking) = &mut seat.state else { return };
         asking.call = None;
         match said {
+            // An answer to something else proves nothing about this; a real client could not even read it.
+            Said::Answered(Outcome::Ok(ret, _)) if !is_answer(&asking.op, &ret) => {
+                asking.unclear = Some(format!("it was answered with {ret:?}"));
+            }
             Said::Answered(outcome) => return self.done(index, outcome, cluster),
             Said::Refused(why) => asking.refused = why,
             Said::Unclear(why) => asking.unclear = Some(why),

@@ -30,6 +30,9 @@ pub(super) enum Said {
     Unclear(String),
 }
 
+/// How long a node that has handed leadership over stays to say so.
+const FAREWELL: Duration = Duration::from_millis(50);
+
 /// What is seen of the cluster.
 pub(super) enum Seen {
     /// A call was answered.
@@ -85,6 +88,7 @@ impl Simulated {
             election: (c.election.min.0, c.election.max.0),
             ..Timing::default()
         };
+        (cluster.snapshot_every, cluster.keep) = (c.snapshot_every, c.keep);
         cluster.hooks = Hooks::planted(c.bug.iter().filter_map(|bug| find(bug).ok()));
         Simulated { world: World::new(cluster), nodes: nodes.to_vec() }
     }
@@ -234,6 +238,29 @@ impl Simulated {
     /// Writes fail, or no longer.
     pub(super) fn fail_disk(&mut self, node: &NodeName, failing: bool) {
         self.world.set_failing(self.end(node), failing);
+    }
+
+    /// Asks a node to hand leadership over, and ends it when it has said so: as on SIGTERM.
+    pub(super) fn stop(&mut self, node: &NodeName) {
+        let id = self.end(node);
+        self.world.hand_over(id);
+        self.world.crash_after(id, Loss::Process, u32::MAX, FAREWELL);
+    }
+
+    /// Ends a node whose disk is lost.
+    pub(super) fn wipe(&mut self, node: &NodeName) {
+        self.world.wipe(self.end(node));
+    }
+
+    /// Ends a node, and makes a part of what it had synced unreadable; returns how many records.
+    pub(super) fn damage(&mut self, node: &NodeName) -> u64 {
+        self.world.crash(self.end(node), Loss::Process);
+        self.world.damage(self.end(node))
+    }
+
+    /// Makes that readable again.
+    pub(super) fn repair(&mut self, node: &NodeName) {
+        self.world.repair(self.end(node));
     }
 
     /// What is seen next.

@@ -53,7 +53,6 @@ pub fn refusal(plan: &Plan) -> Option<String> {
     };
     let why = |fault: &Fault| match fault.fault {
         FaultKind::DiskFull => Some("its disks have no size: use disk-error"),
-        FaultKind::BitFlip | FaultKind::Truncate => Some("its disks hold records, and no bytes"),
         FaultKind::CpuLimit => Some("its nodes take no time to work: use pause, or slow links"),
         FaultKind::MemoryLimit => Some("its nodes take no memory of their own"),
         _ => fault.link.as_ref().and_then(of_link).map(|(_, why)| why),
@@ -84,6 +83,9 @@ struct Running {
     /// Nodes that ended meanwhile, with the records that they lost.
     ended: BTreeMap<NodeName, u64>,
     strobe: bool,
+    /// Records that became unreadable, and whether their node refused to start without them.
+    unreadable: u64,
+    refused: bool,
 }
 
 /// The faults of one run.
@@ -134,6 +136,8 @@ impl Faults {
             before: Traffic::default(),
             ended: BTreeMap::new(),
             strobe: false,
+            unreadable: 0,
+            refused: false,
         };
         if let Err(why) = self.choose(&step, cluster, &mut run) {
             run.receipt.effect = Effect::missing(why);
@@ -204,7 +208,21 @@ impl Faults {
         let mut rng = ChaCha8Rng::seed_from_u64(own ^ fault.fault as u64);
         let how = way_to_end(fault.fault);
         match fault.fault {
-            FaultKind::Kill | FaultKind::PowerFailure | FaultKind::TornWrite | FaultKind::Restart => {
+            FaultKind::Stop | FaultKind::Restart => run.targets.iter().for_each(|node| cluster.stop(node)),
+            FaultKind::Wipe => {
+                for node in run.targets.iter().take(1) {
+                    cluster.wipe(node);
+                    cluster.start(node);
+                }
+            }
+            // Records have no bits, and one that is cut off is as unreadable as one that has changed.
+            FaultKind::BitFlip | FaultKind::Truncate => {
+                for node in run.targets.iter().take(1) {
+                    run.unreadable = cluster.damage(node);
+                    run.refused = !cluster.start(node);
+                }
+            }
+            FaultKind::Kill | FaultKind::PowerFailure | FaultKind::TornWrite => {
                 for node in &run.targets {
                     let (least, within) = if how == End::Killed { (0, WITHIN) } else { (1, WITHIN_WRITE) };
                     cluster.end_soon(node, how, rng.random_range(least..=EFFECTS), within);
@@ -303,6 +321,7 @@ impl Faults {
                     cluster.fail_disk(node, false);
                     cluster.slow_disk(node, Duration::ZERO);
                     cluster.resume(node);
+                    cluster.repair(node);
                     cluster.start(node);
                 }
             }
@@ -320,8 +339,8 @@ impl Faults {
 }
 
 fn is_crash(kind: FaultKind) -> bool {
-    use FaultKind::{Kill, PowerFailure, Restart, TornWrite};
-    matches!(kind, Kill | PowerFailure | TornWrite | Restart)
+    use FaultKind::{Kill, PowerFailure, Restart, Stop, TornWrite};
+    matches!(kind, Kill | PowerFailure | TornWrite | Restart | Stop)
 }
 
 fn way_to_end(kind: FaultKind) -> End {
@@ -355,8 +374,12 @@ fn observed(run: &Running, cluster: &Simulated) -> Effect {
         FaultKind::PowerFailure | FaultKind::TornWrite => {
             counted(run.ended.values().sum(), "records lost that were not synced")
         }
-        FaultKind::Kill | FaultKind::Restart | FaultKind::DiskError => {
+        FaultKind::Kill | FaultKind::Restart | FaultKind::Stop | FaultKind::Wipe | FaultKind::DiskError => {
             counted(run.ended.len() as u64, "nodes ended")
+        }
+        FaultKind::BitFlip | FaultKind::Truncate => {
+            let then = if run.refused { "its node refused to start" } else { "its node started without" };
+            counted(run.unreadable, &format!("records unreadable, {then}"))
         }
         FaultKind::Pause => counted(run.targets.len() as u64, "nodes stood still"),
         FaultKind::SlowDisk => counted(run.targets.len() as u64, "nodes synced slowly"),

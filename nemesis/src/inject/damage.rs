@@ -1,8 +1,9 @@
-//! Bit flip and truncation of bytes that a node had synced: what Paxos assumes that no disk does.
+//! Bit flip, truncation and loss of bytes that a node had synced: what Paxos assumes that no disk does.
 //!
 //! ```text
 //! kill ─ damage ─ start ─┬─ refuses to start: as it should ─ put the bytes back ─ start
 //!                        └─ serves: then only the history can tell whether it answers wrongly
+//! kill ─ wipe ─── start ─── learns from the others what it had promised, before it votes
 //! ```
 
 use super::{MS, Nemesis, Running};
@@ -14,7 +15,11 @@ use crate::{
 
 impl Nemesis {
     pub(super) async fn inject_damage(&self, step: &Step, run: &mut Running) -> Result<(), ClusterError> {
-        let damage = if step.fault.fault == FaultKind::BitFlip { Damage::BitFlip } else { Damage::Truncate };
+        let damage = match step.fault.fault {
+            FaultKind::BitFlip => Damage::BitFlip,
+            FaultKind::Wipe => Damage::Wipe,
+            _ => Damage::Truncate,
+        };
         // One node at most: a plan is refused that names more, and `one` resolves to one.
         run.targets.truncate(1);
         for node in &run.targets {
@@ -38,7 +43,8 @@ impl Nemesis {
                     break;
                 }
                 if self.cluster.answers(&node).await {
-                    seen.push(format!("{node} started on its damaged data and answers"));
+                    let what = if run.receipt.kind == FaultKind::Wipe { "without" } else { "on" };
+                    seen.push(format!("{node} started {what} its damaged data and answers"));
                     break;
                 }
                 if self.timeline.now() >= until {

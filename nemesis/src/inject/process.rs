@@ -1,4 +1,4 @@
-//! Kill, pause, restart, power failure, torn write: what is done to a node's process.
+//! Kill, pause, restart, stop, power failure, torn write: what is done to a node's process.
 //!
 //! A kill is not a power failure: what a killed process has written, the kernel keeps. Only a power failure loses what
 //! was not synced, and it has an effect only if there was something to lose.
@@ -18,13 +18,16 @@ impl Nemesis {
         let c = &self.cluster;
         match step.fault.fault {
             FaultKind::Pause => all_of(run.targets.iter().map(|x| c.pause(x)).collect()).await,
-            FaultKind::Restart => {
+            FaultKind::Restart | FaultKind::Stop => {
                 all_of(run.targets.iter().map(|x| c.stop(x)).collect()).await?;
                 for node in &run.targets {
                     match c.state(node).await {
                         NodeState::Dead(how) => run.lost.push(format!("{node} {how}")),
                         other => run.receipt.error = Some(format!("{node} is {other:?} after SIGTERM")),
                     }
+                }
+                if step.fault.fault == FaultKind::Stop {
+                    return Ok(());
                 }
                 all_of(run.targets.iter().map(|x| c.start(x)).collect()).await
             }
@@ -53,7 +56,7 @@ impl Nemesis {
                 (FaultKind::Kill | FaultKind::PowerFailure | FaultKind::TornWrite, NodeState::Dead(how)) => {
                     seen.push(format!("{node} {how}"));
                 }
-                (FaultKind::Restart, NodeState::Running) => {}
+                (FaultKind::Restart, NodeState::Running) | (FaultKind::Stop, NodeState::Dead(_)) => {}
                 (FaultKind::Pause, NodeState::Paused) => {
                     let probe = until.saturating_sub(self.timeline.now()) >= PROBE_FROM;
                     if probe && self.cluster.answers(node).await {

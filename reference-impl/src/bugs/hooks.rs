@@ -11,12 +11,12 @@ use crate::core::{Ballot, NodeId};
 
 /// What a node does right. Empty (the default) is a correct node.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub struct Hooks(u64);
+pub struct Hooks(u128);
 
 impl Hooks {
     /// Hooks of a node with these bugs planted.
     pub fn planted(bugs: impl IntoIterator<Item = Bug>) -> Self {
-        Hooks(bugs.into_iter().fold(0, |bits, bug| bits | (1 << bug as u64)))
+        Hooks(bugs.into_iter().fold(0, |bits, bug| bits | (1 << bug as u128)))
     }
 
     /// Names of the planted bugs.
@@ -25,7 +25,7 @@ impl Hooks {
     }
 
     fn lacks(self, bug: Bug) -> bool {
-        self.0 & (1 << bug as u64) == 0
+        self.0 & (1 << bug as u128) == 0
     }
 
     /// A promise is written before it is answered, and what a vote promised is known again after a restart.
@@ -252,7 +252,7 @@ impl Hooks {
     #[must_use]
     pub fn on(self, node: NodeId) -> Self {
         let everywhere = node.is_multiple_of(2) || self.applies_the_same();
-        if everywhere { self } else { Hooks(self.0 & !(1 << Bug::ApplyDependsOnNode as u64)) }
+        if everywhere { self } else { Hooks(self.0 & !(1 << Bug::ApplyDependsOnNode as u128)) }
     }
 
     /// Every replica does the same with an entry.
@@ -263,5 +263,70 @@ impl Hooks {
     /// A proposer that was outbid waits before it tries again.
     pub fn backs_off(self) -> bool {
         self.lacks(Bug::NeverBacksOff)
+    }
+
+    /// A promise says up to where everything is chosen, for it carries no votes about that.
+    pub fn tells_commit(self) -> bool {
+        self.lacks(Bug::PromiseHidesCommit)
+    }
+
+    /// A snapshot holds the sessions as well.
+    pub fn snapshots_sessions(self) -> bool {
+        self.lacks(Bug::SnapshotWithoutSessions)
+    }
+
+    /// A snapshot says of no slot that it is in it before it is.
+    pub fn snapshots_what_is_applied(self) -> bool {
+        self.lacks(Bug::SnapshotAhead)
+    }
+
+    /// A snapshot holds no slot but those of which it says so.
+    pub fn numbers_snapshots_with_their_state(self) -> bool {
+        self.lacks(Bug::SnapshotBehind)
+    }
+
+    /// A snapshot of another node is of use only while it is ahead.
+    pub fn drops_older_snapshots(self) -> bool {
+        self.lacks(Bug::OlderSnapshotInstalled)
+    }
+
+    /// The log is truncated when the snapshot that covers it is on the disk.
+    pub fn truncates_after_snapshot(self) -> bool {
+        self.lacks(Bug::TruncatedTooEarly)
+    }
+
+    /// A proposer waits for its own disk as for those of others.
+    pub fn syncs_own_votes(self) -> bool {
+        self.lacks(Bug::OwnVoteNotSynced)
+    }
+
+    /// An unreadable record with readable ones behind it is damage, and not the end of the log.
+    pub fn tells_damage_from_end(self) -> bool {
+        self.lacks(Bug::DamageTakenForEnd)
+    }
+
+    /// A file that takes the place of another one has its name on the disk before it is relied on.
+    pub fn syncs_names(self) -> bool {
+        self.lacks(Bug::RenameNotSynced)
+    }
+
+    /// A node whose disk fails ends.
+    pub fn heeds_disk_errors(self) -> bool {
+        self.lacks(Bug::DiskErrorIgnored)
+    }
+
+    /// A node that has lost its disk has no vote at first.
+    pub fn waits_after_wipe(self) -> bool {
+        self.lacks(Bug::WipedNodeVotes)
+    }
+
+    /// An acceptor remembers its promise and vote for a slot after it is decided.
+    pub fn remembers_decided_slots(self) -> bool {
+        self.lacks(Bug::DecidedSlotsForgotten)
+    }
+
+    /// A log that is truncated begins with the promise.
+    pub fn keeps_promise_over_snapshot(self) -> bool {
+        self.lacks(Bug::SnapshotForgetsPromise)
     }
 }

@@ -92,7 +92,7 @@ pub(super) static SERVICE: [BugInfo; 16] = [
         seen_in: "leader transfer with a lease that is kept",
         reveals: "a hand-over, as at every clean stop",
         workload: "hunt-reads",
-        plan: "split-long",
+        plan: "hand-over",
         protocol: MULTI,
     },
     BugInfo {

@@ -44,7 +44,9 @@ impl Acceptor {
             promised_at: durable.promised_at.clone(),
             votes: durable.votes.clone(),
         };
-        if let Some(snapshot) = &durable.snapshot {
+        if let Some(snapshot) = &durable.snapshot
+            && hooks.keeps_promise_over_snapshot()
+        {
             acceptor.promised = acceptor.promised.max(snapshot.promised);
         }
         // P2 after a restart: a vote is a promise as well.
@@ -162,7 +164,8 @@ impl Acceptor {
 
     /// Everything it remembers, as records.
     pub fn records(&self) -> impl Iterator<Item = Record> + '_ {
-        let whole = (Scope::From(0), self.promised);
+        let kept = self.hooks.keeps_promise_over_snapshot();
+        let whole = (Scope::From(0), if kept { self.promised } else { Ballot::ZERO });
         let single = self.promised_at.iter().map(|(slot, ballot)| (Scope::Only(*slot), *ballot));
         std::iter::once(whole)
             .chain(single)

@@ -106,7 +106,7 @@ impl Core {
 
     /// The applied prefix has grown.
     pub(super) fn after_progress(&mut self, now: Mono) {
-        self.snapshots.has_applied(self.learner.applied());
+        self.snapshots.has_applied(self.learner.applied(), self.config.hooks);
         match self.role {
             Role::Candidate(_) => self.try_to_lead(now),
             Role::Leader(_) => self.fill_window(now),

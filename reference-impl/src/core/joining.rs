@@ -221,7 +221,7 @@ impl Core {
         };
         let epoch = known + 1;
         let mut records = vec![Record::Start { epoch, lease: self.config.timing.lease }];
-        let standing = if known == 0 {
+        let standing = if known == 0 || !self.config.hooks.waits_after_wipe() {
             Standing::Voter
         } else {
             records.push(Record::Forgotten(Some(forgotten)));

@@ -16,7 +16,7 @@
 //! is accepted by a majority, so one of any majority knows its slot. The slot that is waited for need not be chosen yet; it will be, or the
 //! read runs out of time. Deliberately no leases and no clocks in this file.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::ballot::{Mono, NodeId, Slot};
 use super::clients::Request;
@@ -30,6 +30,10 @@ pub(super) struct Reads {
     /// At the leader, in the order of their arrival.
     index: VecDeque<IndexRead>,
     quorum: BTreeMap<EntryId, QuorumRead>,
+    /// The quorum reads that a majority has answered, by the slot that they wait for.
+    told: BTreeSet<(Slot, EntryId)>,
+    /// Nothing is to be repeated or given up before this.
+    due: Mono,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -46,14 +50,29 @@ struct QuorumRead {
     request: Request,
     /// The highest slot that each has voted for.
     last: BTreeMap<NodeId, Slot>,
+    /// The highest of them, once there is a majority of them: later ones do not matter.
+    waits_for: Option<Slot>,
     ask_again_at: Mono,
 }
 
 impl Reads {
-    /// When a question is to be repeated, or a read has waited for too long.
+    /// When a question may have to be repeated, or a read may have waited for too long. Perhaps it was answered meanwhile: that is not looked
+    /// for with every step.
     pub(super) fn wakeup(&self) -> Mono {
+        if self.index.is_empty() && self.quorum.is_empty() { Mono::NEVER } else { self.due }
+    }
+
+    /// A read has come that must be looked at then.
+    fn look_at(&mut self, due: Mono) {
+        self.due = self.wakeup().min(due);
+    }
+
+    fn next_due(&self) -> Mono {
         let index = self.index.iter().map(|read| read.request.deadline);
-        let quorum = self.quorum.values().map(|read| read.request.deadline.min(read.ask_again_at));
+        let quorum = self.quorum.values().map(|read| match read.waits_for {
+            Some(_) => read.request.deadline,
+            None => read.request.deadline.min(read.ask_again_at),
+        });
         index.chain(quorum).min().unwrap_or(Mono::NEVER)
     }
 
@@ -84,6 +103,7 @@ impl Core {
         let index = self.learner.applied().max(leader.barrier);
         let known = leader.lease.confirmed();
         let round = (!self.config.hooks.confirms_after_arrival()).then_some(known);
+        self.reads.look_at(request.deadline);
         self.reads.index.push_back(IndexRead { request, index, round });
         self.index_advance(now);
     }
@@ -116,8 +136,9 @@ impl Core {
         }
         // An open round was sent before the newest read arrived. The next one waits for its end, so that a busy leader does not send one
         // for each read.
-        let open = self.reads.index.iter().any(|read| read.round.is_some_and(|round| round > confirmed));
-        if !open && self.reads.index.iter().any(|read| read.round.is_none()) {
+        let sent = self.reads.index.partition_point(|read| read.round.is_some());
+        let newest = sent.checked_sub(1).and_then(|at| self.reads.index[at].round);
+        if sent < self.reads.index.len() && newest.is_none_or(|round| round <= confirmed) {
             self.send_heartbeats(now);
         }
     }
@@ -126,7 +147,9 @@ impl Core {
     pub(super) fn quorum_read(&mut self, request: Request, now: Mono) {
         let id = self.fresh_id();
         let ask_again_at = now + self.config.timing.resend;
-        self.reads.quorum.insert(id, QuorumRead { request, last: BTreeMap::new(), ask_again_at });
+        self.reads.look_at(request.deadline.min(ask_again_at));
+        let read = QuorumRead { request, last: BTreeMap::new(), waits_for: None, ask_again_at };
+        self.reads.quorum.insert(id, read);
         let query = Message::ReadQuery { id };
         self.broadcast(&query);
         self.send(self.config.id, query, None);
@@ -144,25 +167,26 @@ impl Core {
     }
 
     pub(super) fn on_read_answer(&mut self, from: NodeId, id: EntryId, last: Slot, now: Mono) {
-        if let Some(read) = self.reads.quorum.get_mut(&id) {
-            read.last.entry(from).or_insert(last);
+        let (quorum, waits) = (self.config.quorum(), self.config.hooks.waits_for_votes());
+        let Some(read) = self.reads.quorum.get_mut(&id).filter(|read| read.waits_for.is_none()) else {
+            return;
+        };
+        read.last.entry(from).or_insert(last);
+        if read.last.len() >= quorum {
+            let highest = read.last.values().copied().max().filter(|_| waits).unwrap_or(0);
+            read.waits_for = Some(highest);
+            self.reads.told.insert((highest, id));
             self.quorum_advance(now);
         }
     }
 
     /// Answers the quorum reads that a majority has answered and whose slot is applied.
     pub(super) fn quorum_advance(&mut self, now: Mono) {
-        if self.reads.quorum.is_empty() {
-            return;
-        }
-        let (applied, quorum) = (self.learner.applied(), self.config.quorum());
-        let waits = self.config.hooks.waits_for_votes();
-        let is_ready = |read: &QuorumRead| {
-            read.last.len() >= quorum && (!waits || read.last.values().all(|last| *last <= applied))
-        };
-        let ready: Vec<EntryId> =
-            self.reads.quorum.iter().filter(|(_, read)| is_ready(read)).map(|(id, _)| *id).collect();
-        for id in ready {
+        let applied = self.learner.applied();
+        while let Some((slot, id)) = self.reads.told.first().copied()
+            && slot <= applied
+        {
+            self.reads.told.pop_first();
             let Some(read) = self.reads.quorum.remove(&id) else { continue };
             let waited = now.since(read.request.arrived);
             let output = self.learner.machine().preview(&read.request.command.op);
@@ -183,6 +207,9 @@ impl Core {
             self.reads.quorum.iter().filter(|(_, read)| late(read)).map(|(id, _)| *id).collect();
         for id in ids {
             if let Some(read) = self.reads.quorum.remove(&id) {
+                if let Some(slot) = read.waits_for {
+                    self.reads.told.remove(&(slot, id));
+                }
                 self.unread(
                     read.request,
                     "no majority told what it has voted for, or that was not chosen in time",
@@ -198,7 +225,7 @@ impl Core {
         let again = now + self.config.timing.resend;
         let mut silent = Vec::new();
         for (id, read) in &mut self.reads.quorum {
-            if now >= read.ask_again_at {
+            if now >= read.ask_again_at && read.waits_for.is_none() {
                 read.ask_again_at = again;
                 silent.extend(
                     self.config.others().filter(|node| !read.last.contains_key(node)).map(|node| (node, *id)),
@@ -208,6 +235,7 @@ impl Core {
         for (node, id) in silent {
             self.send(node, Message::ReadQuery { id }, None);
         }
+        self.reads.due = self.reads.next_due();
     }
 
     fn unread(&mut self, request: Request, why: &'static str) {

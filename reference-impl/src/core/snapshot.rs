@@ -28,6 +28,7 @@ use super::machine::{Cursor, Machine, Piece};
 use super::message::Message;
 use super::record::Record;
 use super::{Core, Effect, Note, Role};
+use crate::bugs::Hooks;
 
 /// A log that has grown by this much (and by as much as the state has) is worth a snapshot before `snapshot_every` entries.
 const LOG_BYTES: usize = 64 << 20;
@@ -107,8 +108,8 @@ impl Snapshots {
     }
 
     /// What arrives is of no use any more once it is applied.
-    pub(super) fn has_applied(&mut self, applied: Slot) {
-        self.incoming.take_if(|incoming| incoming.slot <= applied);
+    pub(super) fn has_applied(&mut self, applied: Slot, hooks: Hooks) {
+        self.incoming.take_if(|incoming| incoming.slot <= applied && hooks.drops_older_snapshots());
     }
 
     /// A piece is late. Whether the same node should be asked once more.
@@ -134,21 +135,30 @@ impl Core {
     }
 
     /// Begins a snapshot if one is due. Called after every step, so that the applied prefix is at rest.
-    pub(super) fn snapshot_if_due(&mut self) {
+    pub(super) fn snapshot_if_due(&mut self, now: Mono) {
         if !self.is_snapshot_due() {
             return;
         }
         let snapshot = Arc::new(self.snapshot(self.acceptor.promise_to_write()));
         self.save(snapshot);
+        if !self.config.hooks.truncates_after_snapshot() {
+            self.snapshots.saved = self.learner.applied();
+            self.truncate(now);
+        }
     }
 
     fn snapshot(&self, promised: Ballot) -> Snapshot {
-        Snapshot {
-            slot: self.learner.applied(),
-            hash: self.learner.hash(),
-            promised,
-            machine: self.learner.machine().clone(),
-        }
+        let hooks = self.config.hooks;
+        let slot = match self.learner.applied() {
+            _ if !hooks.snapshots_what_is_applied() => {
+                self.learner.last_chosen().max(self.acceptor.last_slot())
+            }
+            applied if !hooks.numbers_snapshots_with_their_state() => self.commit_noted.min(applied),
+            applied => applied,
+        };
+        let machine = self.learner.machine();
+        let machine = if hooks.snapshots_sessions() { machine.clone() } else { machine.without_sessions() };
+        Snapshot { slot, hash: self.learner.hash(), promised, machine }
     }
 
     fn save(&mut self, snapshot: Arc<Snapshot>) {
@@ -162,7 +172,8 @@ impl Core {
     pub(super) fn on_snapshot_saved(&mut self, slot: Slot, now: Mono) {
         let Some(snapshot) = self.snapshots.saving.take_if(|saving| saving.slot == slot) else { return };
         self.snapshots.saved = slot;
-        if slot > self.learner.applied() {
+        let received = snapshot.promised == Ballot::ZERO;
+        if slot > self.learner.applied() || received && !self.config.hooks.drops_older_snapshots() {
             self.install(&snapshot, now);
         }
         self.truncate(now);
@@ -301,7 +312,8 @@ impl Core {
         piece: Piece,
         now: Mono,
     ) {
-        if slot <= self.learner.applied() || self.snapshots.is_installing(self.learner.applied()) {
+        let older = slot <= self.learner.applied() && self.config.hooks.drops_older_snapshots();
+        if older || self.snapshots.is_installing(self.learner.applied()) {
             return;
         }
         let awaited = self.snapshots.incoming.as_ref();

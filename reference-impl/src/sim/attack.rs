@@ -37,6 +37,8 @@ pub struct Faults {
     pub partitions: bool,
     /// Whether nodes lose their disks, one at a time.
     pub wipes: bool,
+    /// Whether disks fail for a while, or become unreadable while their node is down.
+    pub disks: bool,
     /// Largest error of the rate of a clock, in parts per million.
     pub drift_ppm: u32,
 }
@@ -52,6 +54,7 @@ impl Default for Faults {
             pauses: true,
             partitions: true,
             wipes: true,
+            disks: false,
             drift_ppm: 9_000,
         }
     }
@@ -125,6 +128,8 @@ pub struct Report {
     pub installed: u64,
     pub wiped: u64,
     pub rejoined: u64,
+    pub disk_errors: u64,
+    pub damaged: u64,
     pub steps: u64,
 }
 
@@ -148,6 +153,8 @@ impl std::ops::AddAssign for Report {
         self.installed += other.installed;
         self.wiped += other.wiped;
         self.rejoined += other.rejoined;
+        self.disk_errors += other.disk_errors;
+        self.damaged += other.damaged;
         self.steps += other.steps;
     }
 }

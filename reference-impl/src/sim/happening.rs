@@ -198,10 +198,12 @@ impl World {
     fn effect(&mut self, id: NodeId, effect: Effect) {
         match effect {
             Effect::Persist { token, records } | Effect::Truncate { token, records } => {
-                if self.nodes[id as usize].failing {
+                let failing = self.nodes[id as usize].failing;
+                if failing && self.cluster.hooks.heeds_disk_errors() {
                     // Nobody knows what is on the disk: the process ends itself.
                     return self.crash(id, Loss::Process);
                 }
+                let records = if failing { Vec::new() } else { records };
                 let (shortest, longest) = self.nodes[id as usize].sync;
                 let at = self.now + shortest + self.draw(longest.saturating_sub(shortest));
                 let node = &mut self.nodes[id as usize];

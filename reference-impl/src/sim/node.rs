@@ -57,6 +57,10 @@ pub(super) struct Node {
     written: Vec<Record>,
     /// Written and never synced: only a planted bug has such.
     unsafe_promises: Vec<Record>,
+    /// The log as it was before the last one took its place: only a planted bug leaves the new name unsynced.
+    unnamed: Option<(Durable, Vec<Record>)>,
+    /// The first of the records in `written` that is unreadable.
+    damaged: Option<usize>,
     pub(super) unsynced: VecDeque<(Token, Vec<Record>)>,
     /// A snapshot on its way to the disk.
     pub(super) saving: Option<Arc<Snapshot>>,
@@ -85,6 +89,8 @@ impl Node {
             durable: Durable::default(),
             written: Vec::new(),
             unsafe_promises: Vec::new(),
+            unnamed: None,
+            damaged: None,
             unsynced: VecDeque::new(),
             saving: None,
             held: VecDeque::new(),
@@ -100,11 +106,31 @@ impl Node {
         }
     }
 
-    /// Starts it with what its disk remembers.
-    pub(super) fn start(&mut self, mut config: Config, now: u64) {
+    /// Whether its disk is readable. One that is not is refused, as it should be; what lies behind the damage is lost on a node that
+    /// does not refuse.
+    pub(super) fn reads_disk(&mut self, hooks: Hooks) -> bool {
+        if let Some(at) = self.damaged.take_if(|_| !hooks.tells_damage_from_end()) {
+            self.written.truncate(at);
+        }
+        self.damaged.is_none()
+    }
+
+    /// What a log is missing that begins behind the end of the snapshot: the last slot of the snapshot, and where the log begins.
+    pub(super) fn gap(&mut self) -> Option<(Slot, Slot)> {
+        self.fold();
+        let reaches = self.durable.snapshot.as_ref().map_or(0, |snapshot| snapshot.slot);
+        (self.durable.truncated > reaches).then_some((reaches, self.durable.truncated))
+    }
+
+    fn fold(&mut self) {
         for record in self.written.drain(..) {
             self.durable.apply(record);
         }
+    }
+
+    /// Starts it with what its disk remembers.
+    pub(super) fn start(&mut self, mut config: Config, now: u64) {
+        self.fold();
         self.life += 1;
         config.nonce = u64::from(self.life);
         let started = self.durable.start(&config);
@@ -137,6 +163,12 @@ impl Node {
             self.written.extend(promises);
         } else {
             lost.records += promises.len() as u64;
+            if let Some((durable, written)) = self.unnamed.take() {
+                lost.records += self.written.len() as u64;
+                // The snapshot is another file.
+                let snapshot = self.durable.snapshot.take();
+                (self.durable, self.written) = (Durable { snapshot, ..durable }, written);
+            }
         }
         lost
     }
@@ -145,12 +177,36 @@ impl Node {
     pub(super) fn wipe(&mut self) {
         self.durable = Durable::default();
         self.written.clear();
+        (self.unnamed, self.damaged) = (None, None);
+    }
+
+    /// Makes one of the records unreadable that it has written since it was last started. Only for one that does not run. Not one of the
+    /// last: those it may be right to forget. `choose` draws between 0 and a number. Returns how many records cannot be read any more, 0
+    /// if there was nothing to damage.
+    pub(super) fn damage(&mut self, choose: impl FnOnce(u64) -> u64) -> u64 {
+        // The name of a log and the first of its records are one.
+        let first = usize::from(matches!(self.written.first(), Some(Record::Truncated { .. })));
+        let last = self.written.len() * 3 / 4;
+        if last <= first {
+            return 0;
+        }
+        let at = first + choose((last - first - 1) as u64) as usize;
+        self.damaged = Some(at);
+        (self.written.len() - at) as u64
+    }
+
+    /// Makes it readable again, if the node has not gone on without it.
+    pub(super) fn repair(&mut self) {
+        self.damaged = None;
     }
 
     fn write(&mut self, records: Vec<Record>, hooks: Hooks) {
         if let Some(Record::Truncated { .. }) = records.first() {
             // They take the place of everything before them.
-            self.written.clear();
+            let before = std::mem::take(&mut self.written);
+            if !hooks.syncs_names() {
+                self.unnamed = Some((self.durable.clone(), before));
+            }
             self.unsafe_promises.clear();
         }
         if hooks.syncs_promises() {

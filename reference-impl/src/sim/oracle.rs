@@ -1,7 +1,8 @@
 //! Judges the nodes from inside while a run goes on: what must hold whatever clients see.
 //!
 //! ```text
-//! one value per slot │ equal prefixes have equal hashes, applied without gaps │ no answered promise is forgotten
+//! one value per slot │ equal prefixes have equal hashes, applied without gaps, never going back │ no answered promise is forgotten
+//! a node can start again
 //! ```
 //!
 //! It remembers what was agreed by whoever applied a slot first, and compares everyone else. It looks after every step of a node,
@@ -22,6 +23,10 @@ pub enum Invariant {
     NoGap,
     /// After a restart an acceptor knows every promise that it has answered.
     PromiseKept,
+    /// The applied prefix grows while a node runs.
+    NeverBack,
+    /// A node that has ended can start again with what is on its disk.
+    Recoverable,
     /// A tick before the moment that the core asked for does nothing, and after one that moment is in the future.
     Wakeup,
 }
@@ -33,6 +38,8 @@ impl Invariant {
             Invariant::OneValue => "one-value",
             Invariant::NoGap => "no-gap",
             Invariant::PromiseKept => "promise-kept",
+            Invariant::NeverBack => "never-back",
+            Invariant::Recoverable => "recoverable",
             Invariant::Wakeup => "wakeup",
         }
     }
@@ -96,6 +103,12 @@ impl Oracle {
         if self.log.len() < applied as usize {
             self.log.resize(applied as usize, None);
             self.hashes.resize(applied as usize, None);
+        }
+        if applied < before {
+            return Err((
+                Invariant::NeverBack,
+                format!("node {node} went back from slot {before} to {applied}"),
+            ));
         }
         if learner.floor() > applied {
             return Err((Invariant::NoGap, format!("node {node} has forgotten more than it has applied")));

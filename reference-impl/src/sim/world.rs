@@ -21,7 +21,7 @@ use super::clock::Clock;
 use super::happening::{Event, IDLE_TICK, Request};
 use super::link::{CLIENTS, Cut, Link, Passed, Way, nanos};
 use super::node::{Fuse, Loss, Lost, Node};
-use super::oracle::{Broken, Oracle};
+use super::oracle::{Broken, Invariant, Oracle};
 use super::queue::Queue;
 use crate::bugs::Hooks;
 use crate::core::{
@@ -293,12 +293,20 @@ impl World {
         Some(call)
     }
 
-    /// Starts a node with what its disk remembers. False if it runs already, or its disk fails.
+    /// Starts a node with what its disk remembers. False if it runs already, or its disk fails or is unreadable.
     pub fn start(&mut self, id: NodeId) -> bool {
         let node = &mut self.nodes[id as usize];
-        if node.core.is_some() || node.failing {
+        if node.core.is_some() || node.failing || !node.reads_disk(self.cluster.hooks) {
             return false;
         }
+        if let Some((reaches, begins)) = node.gap() {
+            let what = format!(
+                "node {id} cannot start: its log begins behind slot {begins}, its snapshot ends with {reaches}"
+            );
+            self.check(Err((Invariant::Recoverable, what)));
+            return false;
+        }
+        let node = &mut self.nodes[id as usize];
         let mut config = Config::new(id, 1..=self.cluster.nodes, self.cluster.protocol);
         config.timing = self.cluster.timing.clone();
         config.seed = self.cluster.seed;
@@ -372,6 +380,23 @@ impl World {
         if let Some(oracle) = &mut self.oracle {
             oracle.wiped(id);
         }
+    }
+
+    /// Makes something unreadable that a node which does not run had synced; it refuses to start until that is repaired. Returns how many
+    /// records cannot be read any more.
+    pub fn damage(&mut self, id: NodeId) -> u64 {
+        if self.nodes[id as usize].core.is_some() {
+            return 0;
+        }
+        let mut rng = self.rng.clone();
+        let lost = self.nodes[id as usize].damage(|most| rng.random_range(0..=most));
+        self.rng = rng;
+        lost
+    }
+
+    /// Puts back what [`World::damage`] took, if the node has not run on the rest.
+    pub fn repair(&mut self, id: NodeId) {
+        self.nodes[id as usize].repair();
     }
 
     /// Asks a node to hand leadership over, if it leads.

@@ -123,15 +123,16 @@ pub(super) fn intact(bytes: &[u8], offset: usize) -> Option<&[u8]> {
 /// Reads all frames up to the first bad one.
 ///
 /// # Errors
-/// [`Damage`] if an intact frame lies behind a bad one.
-pub(super) fn scan(bytes: &[u8]) -> Result<Scan<'_>, Damage> {
+/// [`Damage`] if an intact frame lies behind a bad one and `looks_behind`, which all but a planted bug do.
+pub(super) fn scan(bytes: &[u8], looks_behind: bool) -> Result<Scan<'_>, Damage> {
     let mut offset = MAGIC.len();
     let mut frames = Vec::new();
     while let Some(body) = intact(bytes, offset) {
         frames.push(body);
         offset += PREFIX + body.len();
     }
-    match (offset + 1..bytes.len()).find(|next| intact(bytes, *next).is_some()) {
+    let mut behind = offset + 1..if looks_behind { bytes.len() } else { 0 };
+    match behind.find(|next| intact(bytes, *next).is_some()) {
         Some(next) => Err(Damage { offset: offset as u64, next: next as u64 }),
         None => Ok(Scan { frames, end: offset as u64 }),
     }

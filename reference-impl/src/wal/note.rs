@@ -12,6 +12,8 @@ use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
+use crate::bugs::Hooks;
+
 /// Bytes of one note.
 const NOTE: usize = 12;
 
@@ -30,7 +32,7 @@ pub(super) fn open(dir: &Path, path: &Path, end: u64) -> io::Result<File> {
         let draft = dir.join("synced.new");
         let mut file = File::create(&draft)?;
         file.write_all(&[one(end), one(end)].concat())?;
-        super::name(dir, &file, &draft, path)?;
+        super::name(dir, Hooks::default(), &file, &draft, path)?;
     }
     OpenOptions::new().read(true).write(true).open(path)
 }

@@ -16,6 +16,7 @@ use std::sync::Arc;
 use prost::Message as _;
 
 use super::{FORMAT, Identity, WalError, frame, name};
+use crate::bugs::Hooks;
 use crate::codec;
 use crate::core::{Cursor, Machine, Snapshot};
 use crate::proto::v1;
@@ -33,6 +34,7 @@ const END: u8 = 2;
 pub(super) struct Store {
     pub(super) dir: PathBuf,
     pub(super) identity: Identity,
+    pub(super) hooks: Hooks,
 }
 
 impl Store {
@@ -63,7 +65,7 @@ impl Store {
         }
         out.put(END, &disk::SnapshotEnd { pieces })?;
         let file = out.file.into_inner().map_err(io::IntoInnerError::into_error)?;
-        name(&self.dir, &file, &draft, &self.path())
+        name(&self.dir, self.hooks, &file, &draft, &self.path())
     }
 
     /// Reads it, if there is one.

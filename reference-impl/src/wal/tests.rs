@@ -147,6 +147,19 @@ fn a_note_of_what_was_synced_that_is_unreadable_is_damage_and_a_missing_one_is_a
     assert!(Log::open(dir.path(), &identity()).is_ok());
 }
 
+/// The bug `damage-taken-for-end`, and nothing else, starts on such a log, and forgets what is behind the damage.
+#[test]
+fn a_planted_bug_takes_damage_for_the_end() {
+    let (dir, ends) = written(&records(5));
+    let mut bytes = std::fs::read(wal(&dir)).unwrap();
+    bytes[ends[2] as usize + 12] ^= 0x40;
+    std::fs::write(wal(&dir), &bytes).unwrap();
+    let hooks = Hooks::planted([crate::bugs::Bug::DamageTakenForEnd]);
+    let (_log, recovered) = Log::open_with(dir.path(), &identity(), hooks).unwrap();
+    assert_eq!(recovered.records, records(5)[..2]);
+    assert_eq!(recovered.torn, ends[ends.len() - 1] - ends[2]);
+}
+
 #[test]
 fn a_damaged_length_is_damage_too() {
     let (dir, ends) = written(&records(5));
@@ -328,7 +341,9 @@ fn a_snapshot_that_is_damaged_missing_or_older_than_the_log_is_refused() {
     log.store.save(&snapshot(8, 100)).unwrap();
     log.replace(&truncated(4)).unwrap();
     let older = TempDir::new().unwrap();
-    Store { dir: older.path().to_owned(), identity: identity() }.save(&snapshot(3, 1)).unwrap();
+    Store { dir: older.path().to_owned(), identity: identity(), hooks: Hooks::default() }
+        .save(&snapshot(3, 1))
+        .unwrap();
     drop(log);
     let file = dir.path().join("snapshot");
     let intact = std::fs::read(&file).unwrap();

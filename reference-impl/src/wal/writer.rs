@@ -11,7 +11,7 @@
 //! own, and reported by the same way. Deliberately does not know what the records mean.
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -186,10 +186,10 @@ fn run(
             let records: Vec<Record> = group.into_iter().flat_map(|write| write.records).collect();
             put(&mut log, replaces, &records);
             if fsync != Fsync::None && !replaces {
-                let path: PathBuf = log.path().to_owned();
                 let begun = Instant::now();
-                log.sync().unwrap_or_else(|error| fail("sync", &path, &error));
+                let synced = log.sync();
                 metrics.synced(begun.elapsed(), records.len());
+                heed(&log, "sync", synced);
             }
             report(Done::Written(newest));
         }
@@ -216,7 +216,14 @@ fn groups(mut writes: Vec<LogWrite>, each_alone: bool) -> Vec<Vec<LogWrite>> {
 fn put(log: &mut Log, replaces: bool, records: &[Record]) {
     let (doing, done) =
         if replaces { ("replace", log.replace(records)) } else { ("write to", log.write(records)) };
-    done.unwrap_or_else(|error| fail(doing, log.path(), &error));
+    heed(log, doing, done);
+}
+
+fn heed(log: &Log, doing: &str, done: io::Result<()>) {
+    match done {
+        Err(error) if log.hooks.heeds_disk_errors() => fail(doing, log.path(), &error),
+        _ => {}
+    }
 }
 
 /// Says why, and stops everything at once: a promise that may not be on disk must not be kept on anyone's behalf.

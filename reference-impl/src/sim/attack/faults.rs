@@ -1,7 +1,7 @@
 //! What fate does to nodes and links.
 //!
 //! ```text
-//! crash (one, the leader, most at once; killed, or without power) │ wipe (the disk is lost) │ pause │ partition that drops or holds, one way or both, healed
+//! crash (one, the leader, most at once; killed, or without power) │ wipe (the disk is lost) │ pause │ a disk fails, or is damaged │ partition that drops or holds, one way or both, healed
 //! at once or link by link
 //! ```
 //!
@@ -38,6 +38,9 @@ impl User<'_> {
         if self.setup.faults.wipes && self.setup.nodes > 2 {
             kinds.push("wipe");
         }
+        if self.setup.faults.disks {
+            kinds.extend(["disk-error", "disk-error-leader", "slow-disk-leader", "damage"]);
+        }
         if !self.setup.hooks.measures_monotonic_time() {
             kinds.extend(["wall-clock", "wall-clock-leader", "wall-clock-leader"]);
         }
@@ -62,6 +65,24 @@ impl User<'_> {
                 }
             }
             "wipe" => self.wipe(victim),
+            "disk-error" | "disk-error-leader" => {
+                self.report.disk_errors += 1;
+                self.world.set_failing(victim, true);
+                let mended = self.rng.random_range(20..600);
+                self.after(mended, Action::Mend { node: victim });
+            }
+            "slow-disk-leader" => {
+                let (more, mended) = (self.rng.random_range(20..200), self.rng.random_range(100..1_500));
+                self.world.set_sync_delay(victim, Duration::from_millis(more));
+                self.after(mended, Action::Mend { node: victim });
+            }
+            "damage" => {
+                self.world.crash(victim, Loss::Process);
+                self.report.damaged += u64::from(self.world.damage(victim) > 0);
+                let (back, mended) = (self.rng.random_range(20..300), self.rng.random_range(300..600));
+                self.after(back, Action::Start { node: victim });
+                self.after(mended, Action::Mend { node: victim });
+            }
             "pause" | "pause-leader" => {
                 self.report.pauses += 1;
                 self.world.pause(victim);

@@ -35,6 +35,7 @@ pub(super) enum Action {
     GiveUp { worker: usize, call: Call },
     Fault,
     Start { node: NodeId },
+    Mend { node: NodeId },
     Resume { node: NodeId, pause: u64 },
     Heal { partition: u64 },
     HealLink { partition: u64, link: (NodeId, NodeId) },
@@ -158,6 +159,7 @@ impl<'a> User<'a> {
             }
             Action::Fault => self.fault(),
             Action::Start { node } => drop(self.world.start(node)),
+            Action::Mend { node } => self.mend(node),
             Action::Resume { node, pause } => {
                 if self.pauses[node as usize] == pause {
                     self.world.resume(node);
@@ -172,13 +174,20 @@ impl<'a> User<'a> {
                 let quiet = Link { loss: 0.0, duplicate: 0.0, ..self.world.cluster().links };
                 for node in 1..=self.setup.nodes {
                     self.world.resume(node);
-                    self.world.start(node);
+                    self.mend(node);
                     for other in (1..=self.setup.nodes).filter(|other| *other != node) {
                         self.world.set_link(node, other, quiet);
                     }
                 }
             }
         }
+    }
+
+    fn mend(&mut self, node: NodeId) {
+        self.world.set_failing(node, false);
+        self.world.set_sync_delay(node, Duration::ZERO);
+        self.world.repair(node);
+        self.world.start(node);
     }
 
     // --- clients --------------------------------------------------------------------------------------------------------
