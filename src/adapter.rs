@@ -10,8 +10,10 @@
 pub mod null;
 pub mod paxos_kv_grpc;
 pub mod paxos_kv_http;
+mod paxos_kv_look;
 
 use async_trait::async_trait;
+use checkers::node_state::NodeState;
 use nemesis::NodeName;
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, process::Command, time::Duration};
 use workloads::Client;
@@ -49,8 +51,33 @@ pub trait Adapter: Send + Sync {
         None
     }
 
+    /// Who looks at a node, if nodes tell of their own state: then the run is judged by it, see the checker `node-invariants`.
+    /// Nothing is asked before [`Looker::look`].
+    fn looker(&self, _node: &Node) -> Option<Box<dyn Looker>> {
+        None
+    }
+
     /// Connects a client. An error means that nothing was sent; the run loop tries again after a moment.
     async fn connect(&self, session: &Session) -> Result<Box<dyn Client>, String>;
+}
+
+/// Looks at one node from outside, by a connection of its own.
+#[async_trait]
+pub trait Looker: Send {
+    /// What the node says of itself now, all of it of one moment. Given up after half a second; the next look must not meet what
+    /// is left of it.
+    async fn look(&mut self, wanted: Wanted) -> Result<NodeState, String>;
+}
+
+/// What of a node's log is wanted.
+#[derive(Clone, Copy, Debug)]
+pub struct Wanted {
+    /// The first slot.
+    pub from: u64,
+    /// At most so many slots.
+    pub limit: u64,
+    /// Checkpoints after this slot.
+    pub checkpoints_after: u64,
 }
 
 /// One node of the cluster, with everything that an adapter may need to start or reach it.

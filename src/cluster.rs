@@ -40,6 +40,10 @@ pub use surroundings::Surroundings;
 pub trait Defendant: Cluster {
     /// The nodes as adapters know them.
     fn members(&self) -> &[Node];
+    /// The same, reached by what no fault cuts: for the tester's own looks.
+    fn uncut(&self) -> &[Node] {
+        self.members()
+    }
     /// Starts everything and returns when every process exists.
     async fn set_up(&self) -> Result<()>;
     /// Ends everything. Never fails: what could not be ended is returned in words.

@@ -15,7 +15,7 @@ use checkers::{
     Budget, Checker, Cut, History, ModelName, OpOutcome, Operation, Validity, Value, Verdict, bench,
     convergence,
     formats::{self, Format, Options},
-    jsonl, linearizable,
+    jsonl, linearizable, node_state,
     performance::{self, Performance},
     still_holds,
 };
@@ -221,6 +221,10 @@ pub fn judge(history: &Path, plan: &TestPlan, mut record: Record, folder: &Path)
     }
     if logs_were_looked_through(&history) {
         let verdict = bounded(&bench::log_patterns(), &history, bounds);
+        checkers.insert(verdict.checker.clone(), verdict);
+    }
+    if node_state::were_looked_at(&history) {
+        let verdict = bounded(&bench::node_invariants(), &history, bounds);
         checkers.insert(verdict.checker.clone(), verdict);
     }
     let wanted = &plan.scenario.objectives;

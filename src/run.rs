@@ -14,6 +14,7 @@ use crate::{
     cluster::Defendant,
     journal::{Counts, Journal, Watch},
     judge,
+    node_watch::NodeWatch,
     plan::{TestPlan, stream},
     progress::Progress,
     store::Store,
@@ -237,6 +238,7 @@ async fn phases(trial: &Trial, progress: &Progress) -> Result<Record> {
     for node in (0..shared.members.len()).filter(|_| !samples.is_empty()) {
         samplers.spawn(worker::sample(shared.clone(), node, samples.clone(), sampled.clone()));
     }
+    let nodes = NodeWatch::start(&trial.adapter, trial.defendant.uncut(), &journal, clock);
     let leaders = Arc::new(Mutex::new(Vec::new()));
     let watching = tokio::spawn(watch_leaders(trial.defendant.clone(), journal.clone(), leaders.clone()));
     let faults = {
@@ -274,6 +276,9 @@ async fn phases(trial: &Trial, progress: &Progress) -> Result<Record> {
     }
     let _ = phase.send(None);
     samplers.join_all().await;
+    if let Some(nodes) = nodes {
+        nodes.close(!record.stopped_early && !record.interrupted).await;
+    }
     watching.abort();
     record.leaders = std::mem::take(&mut *leaders.lock().unwrap_or_else(|e| e.into_inner()));
     record.dropped_arrivals = shared.arrivals.dropped();

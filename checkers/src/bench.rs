@@ -5,7 +5,7 @@
 //! queue, total-queue  what went in comes out, and nothing else     counter      reads within bounds
 //! bank          no money appears or vanishes                       stats        something of every kind succeeded
 //! lock          nobody holds what another one holds                sessions     what one client may rely on
-//! log-patterns  no panic in a log      unhandled-errors            availability, latency      what a user waits
+//! node-invariants  nodes fit together  log-patterns  no panic in a log      unhandled-errors            availability, latency      what a user waits
 //! ```
 //!
 //! They need no search and never say "unknown" for want of time. Deliberately weaker than linearizability: each accepts some
@@ -23,6 +23,7 @@ mod lock;
 mod logs;
 mod long_fork;
 mod monotonic;
+mod nodes;
 mod queue;
 mod sessions;
 mod set_full;
@@ -46,6 +47,7 @@ pub use self::{
     logs::{LOG_FINDING, LOG_SCAN, log_patterns},
     long_fork::long_fork,
     monotonic::monotonic,
+    nodes::node_invariants,
     queue::total_queue,
     sessions::{Guarantee, SessionOptions, session},
     set_full::set_full,
@@ -56,7 +58,7 @@ pub use self::{
 use crate::{Anomaly, Budget, Checker, History, Operation, Operations, Validity, Verdict, timeline};
 
 /// The checkers of the bench: name and one line each.
-pub(crate) const BENCH: [(&str, &str); 21] = [
+pub(crate) const BENCH: [(&str, &str); 22] = [
     (final_set::NAME, "every element that was acknowledged is in the last read of the set"),
     (set_full::NAME, "every element that was added is in all later reads of the set"),
     (from_somewhere::NAME, "whatever comes out of a queue has gone in before"),
@@ -67,6 +69,10 @@ pub(crate) const BENCH: [(&str, &str); 21] = [
     (stats::NAME, "of every kind of operation one succeeded"),
     (errors::NAME, "which errors the clients met, the same ones together"),
     (logs::NAME, "nothing in the nodes' logs that should not be there: no panic"),
+    (
+        nodes::NAME,
+        "what nodes say of themselves fits together: one value a slot, equal prefixes, promises kept",
+    ),
     (lock::NAME, "nobody holds a lock that another one holds, and fencing tokens grow"),
     (availability::NAME, "how long nobody was served, and how soon after a heal everybody was again"),
     (latency::NAME, "operations are as fast as was demanded"),

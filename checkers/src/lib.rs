@@ -15,6 +15,7 @@ pub mod convergence;
 mod history;
 mod linearizability;
 mod model;
+pub mod node_state;
 pub mod performance;
 mod sequential;
 pub mod transactions;

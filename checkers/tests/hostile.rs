@@ -46,6 +46,7 @@ fn everyone() -> Vec<Box<dyn Checker>> {
         Box::new(bench::stats()),
         Box::new(bench::unhandled_errors()),
         Box::new(bench::log_patterns()),
+        Box::new(bench::node_invariants()),
         Box::new(bench::lock(bench::LockOptions::default())),
         Box::new(bench::lock(bench::LockOptions { lease: Some(bench::Span(1)), ..Default::default() })),
         Box::new(bench::availability(bench::AvailabilityOptions::default())),

@@ -31,6 +31,7 @@ mod catchup;
 mod clients;
 mod command;
 mod config;
+mod digest;
 mod effect;
 mod election;
 mod identity;
@@ -40,6 +41,7 @@ mod learner;
 mod lease;
 mod machine;
 mod message;
+mod observed;
 mod reads;
 mod record;
 mod session;
@@ -59,10 +61,11 @@ pub use command::{Command, Entry, EntryId, Failure, Op, Output, Path, ReadMode, 
 pub use config::{Backoff, Config, Protocol, Timing};
 pub use effect::{Call, Effect, Input, Note, Status, Token};
 pub use joining::Forgotten;
-pub use learner::{Conflict, Learner};
+pub use learner::{Conflict, Learner, entry_hash};
 pub use lease::{Grant, Lease};
 pub use machine::{Applied, Cursor, Machine, Piece};
 pub use message::{Message, Scope, Vote};
+pub use observed::{CHECKPOINT_EVERY, Checkpoint, SlotView};
 pub use record::{Durable, Record};
 pub use session::{SESSIONS_MAX, Seen, SessionRow, Sessions};
 pub use snapshot::Snapshot;
@@ -73,6 +76,7 @@ use clients::Clients;
 use election::Candidate;
 use joining::Joining;
 use leader::{Leader, Proposal};
+use observed::Observed;
 use reads::Reads;
 use snapshot::Snapshots;
 
@@ -132,6 +136,7 @@ pub struct Core {
     commit_noted: Slot,
     commit_noted_at: Mono,
     next_gossip: Mono,
+    observed: Observed,
     effects: Vec<Effect>,
 }
 
@@ -182,11 +187,13 @@ impl Core {
             commit_noted: durable.commit,
             commit_noted_at: now,
             next_gossip: now,
+            observed: Observed::default(),
             effects: Vec::new(),
             config,
         };
         core.recover_learner(&durable, now);
         core.effects.clear();
+        core.observed = Observed::recovered(core.acceptor.promised(Slot::MAX));
         core.unwritten.clear();
         core.reset_election(now);
         core
@@ -229,6 +236,7 @@ impl Core {
         if !self.unwritten.is_empty() {
             self.persist(Vec::new(), now);
         }
+        self.observed.notice(self.issued, self.persisted, self.acceptor.promised(Slot::MAX));
         std::mem::swap(&mut self.effects, effects);
     }
 
@@ -419,6 +427,7 @@ impl Core {
         }
         if !records.is_empty() {
             self.issued += 1;
+            self.observed.wrote(self.issued, &records);
             self.effects.push(Effect::Persist { token: self.issued, records });
         }
     }
@@ -457,6 +466,7 @@ impl Core {
             Role::Candidate(_) => ("candidate", None, None),
             Role::Leader(leader) => ("leader", Some(leader.ballot), self.lease_until(leader)),
         };
+        let (told, recovered) = self.observed.promises();
         Status {
             node: self.config.id,
             role,
@@ -470,6 +480,13 @@ impl Core {
             elections_won: self.elections_won,
             preempted: self.basic.preempted(),
             applied_hash: self.learner.hash(),
+            epoch: self.epoch,
+            told,
+            recovered,
+            first_slot: self.truncated + 1,
+            snapshot: self.snapshots.saved(),
+            here: self.here(),
+            unsynced: self.issued - self.persisted,
         }
     }
 

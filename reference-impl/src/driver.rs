@@ -21,6 +21,8 @@ use crate::clock::Clock;
 use crate::core::{
     Call, Command, Core, Effect, Failure, Input, Message, NodeId, Note, Reply, Served, Status, Token,
 };
+use crate::events::EventLog;
+use crate::metrics::Metrics;
 use crate::transport::Outbox;
 use crate::wal::{Done, LogWrite, Writer};
 
@@ -34,6 +36,17 @@ pub enum Event {
     Client { command: Command, deadline: Option<Duration>, no_forward: bool, reply: oneshot::Sender<Reply> },
     /// The node is about to stop: hand leadership over, and say whether there was anything to hand over.
     HandOver(oneshot::Sender<bool>),
+    /// Somebody wants to look at the core. It must not take long: nothing else happens meanwhile.
+    Look(Look),
+}
+
+/// What is done with the core by somebody who looks at it.
+pub struct Look(pub Box<dyn FnOnce(&Core) + Send>);
+
+impl std::fmt::Debug for Look {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Look")
+    }
 }
 
 /// Where events go.
@@ -61,11 +74,19 @@ pub struct Driver {
     writes: Vec<LogWrite>,
     sends: BTreeMap<NodeId, Vec<Message>>,
     status: Arc<Mutex<Status>>,
+    metrics: Arc<Metrics>,
+    log: Option<EventLog>,
 }
 
 impl Driver {
     /// Wires everything up; nothing happens before [`Driver::run`].
-    pub fn new(core: Core, clock: Clock, writer: Writer, peers: BTreeMap<NodeId, Arc<Outbox>>) -> Self {
+    pub fn new(
+        core: Core,
+        clock: Clock,
+        writer: Writer,
+        peers: BTreeMap<NodeId, Arc<Outbox>>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
         let status = Arc::new(Mutex::new(core.status()));
         Driver {
             core,
@@ -78,12 +99,19 @@ impl Driver {
             writes: Vec::new(),
             sends: BTreeMap::new(),
             status,
+            metrics,
+            log: None,
         }
     }
 
     /// What the node believes, kept up to date while it runs.
     pub fn status(&self) -> Arc<Mutex<Status>> {
         self.status.clone()
+    }
+
+    /// Tells there what happens.
+    pub fn tells(&mut self, log: EventLog) {
+        self.log = Some(log);
     }
 
     /// Runs until all senders of `events` are gone.
@@ -119,13 +147,19 @@ impl Driver {
                 self.step(Input::Tick);
             }
             self.flush();
-            *self.status.lock().unwrap_or_else(PoisonError::into_inner) = self.core.status();
+            self.metrics.open_calls(self.calls.len());
+            let status = self.core.status();
+            if let Some(log) = &mut self.log {
+                log.status(self.clock.now(), &status);
+            }
+            *self.status.lock().unwrap_or_else(PoisonError::into_inner) = status;
         }
     }
 
     fn on_event(&mut self, event: Event) {
         match event {
             Event::Peer { from, messages } => {
+                self.metrics.received(&messages);
                 for message in messages {
                     self.step(Input::Message { from, message });
                 }
@@ -142,6 +176,7 @@ impl Driver {
                 self.calls.insert(call, reply);
                 self.step(Input::Client { call, command, deadline, no_forward });
             }
+            Event::Look(Look(look)) => look(&self.core),
             Event::HandOver(done) => {
                 let led = self.core.status().leading;
                 self.step(Input::HandOver);
@@ -155,7 +190,13 @@ impl Driver {
     fn on_disk(&mut self, done: Done) {
         match done {
             Done::Written(token) => self.on_synced(token),
-            Done::Saved(slot) => self.step(Input::SnapshotSaved(slot)),
+            Done::Saved(slot) => {
+                self.metrics.saved();
+                if let Some(log) = &mut self.log {
+                    log.saved(self.clock.now(), slot);
+                }
+                self.step(Input::SnapshotSaved(slot));
+            }
         }
     }
 
@@ -169,7 +210,11 @@ impl Driver {
     }
 
     fn step(&mut self, input: Input) {
-        for effect in self.core.step(self.clock.now(), input) {
+        let now = self.clock.now();
+        for effect in self.core.step(now, input) {
+            if let Some(log) = &mut self.log {
+                log.effect(now, &effect);
+            }
             self.carry_out(effect);
         }
     }
@@ -185,12 +230,16 @@ impl Driver {
                 self.held.entry(token).or_default().push((to, message));
             }
             Effect::Reply { call, reply } => {
+                self.metrics.replied(&reply);
                 if let Some(client) = self.calls.remove(&call) {
                     // A client that has gone away needs no answer.
                     drop(client.send(*reply));
                 }
             }
-            Effect::Note(note) => log(&note),
+            Effect::Note(note) => {
+                self.metrics.note(&note);
+                log(&note);
+            }
         }
     }
 

@@ -6,6 +6,9 @@
 //! curl 'localhost:8001/v1/kv/a?mode=log'        {"result":{"value":"1"},"served":{…}}
 //! curl -X PUT -d 2 localhost:8001/v1/kv/a       {"result":{"done":true},"served":{…}}
 //! curl localhost:8001/status                    {"node":1,"role":"leader",…}
+//! curl localhost:8001/state                     {"node":1,"incarnation":3,"storage":"5f…","told":{"round":2,"node":1},…}
+//! curl 'localhost:8001/log?from=5&limit=20'     {"first":1,"last":9,"slots":[{"slot":5,"chosen":true,…},…]}
+//! curl localhost:8001/metrics                   paxos_kv_commits_total{path="1-rtt",entry="direct"} 412 …
 //! curl localhost:8001/health                    ok
 //! ```
 //!
@@ -17,6 +20,7 @@ use std::time::Duration;
 
 use axum::extract::{Path as UrlPath, Query, State};
 use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
@@ -25,6 +29,8 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::core::{Command, Failure, Op, Output, ReadMode, Reply, Served};
+use crate::observe;
+use crate::proto::v1::ObserveRequest;
 use crate::server::Handle;
 
 /// The routes.
@@ -33,6 +39,9 @@ pub fn router(node: Handle) -> Router {
         .route("/v1/execute", post(execute))
         .route("/v1/kv/{key}", get(read).put(write))
         .route("/status", get(status))
+        .route("/state", get(state))
+        .route("/log", get(log))
+        .route("/metrics", get(metrics))
         .route("/health", get(|| async { "ok\n" }))
         .with_state(node)
 }
@@ -147,6 +156,39 @@ async fn status(State(node): State<Handle>) -> Json<Value> {
     }))
 }
 
+async fn state(State(node): State<Handle>) -> Json<Value> {
+    Json(observe::state(&node.status()))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct LogQuery {
+    #[serde(default)]
+    from: u64,
+    #[serde(default = "some")]
+    limit: u32,
+}
+
+fn some() -> u32 {
+    100
+}
+
+async fn log(State(node): State<Handle>, Query(query): Query<LogQuery>) -> Response {
+    let wanted = ObserveRequest {
+        from: query.from,
+        limit: query.limit,
+        checkpoints_after: query.from.saturating_sub(1),
+    };
+    match node.observe(wanted).await {
+        Some(seen) => Json(observe::log(&seen)).into_response(),
+        None => (StatusCode::SERVICE_UNAVAILABLE, "the node is stopping\n").into_response(),
+    }
+}
+
+async fn metrics(State(node): State<Handle>) -> impl IntoResponse {
+    ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], node.metrics())
+}
+
 fn text(value: Option<Bytes>) -> Value {
     value.map_or(Value::Null, |bytes| String::from_utf8_lossy(&bytes).into())
 }
@@ -156,6 +198,7 @@ fn served(served: &Served) -> Value {
         "path": served.path.name(), "forwarded": served.forwarded, "slot": served.slot,
         "ballot": {"round": served.ballot.round, "node": served.ballot.node}, "node": served.node,
         "queue_ns": served.queue.as_nanos() as u64, "commit_ns": served.commit.as_nanos() as u64,
+        "phase1_ns": served.phase1.as_nanos() as u64,
         "fsync_ns": served.fsync.as_nanos() as u64, "apply_ns": served.apply.as_nanos() as u64,
         "rounds": served.rounds,
     })

@@ -14,6 +14,7 @@ use std::hash::{BuildHasher, Hasher};
 use std::io::Read;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use prost::bytes::Bytes;
@@ -27,7 +28,9 @@ use crate::bugs::{self, Hooks};
 use crate::clock::Clock;
 use crate::core::{Backoff, Config, Core, Durable, NodeId, Protocol};
 use crate::driver::{Driver, EVENTS_MAX};
+use crate::events::EventLog;
 use crate::http;
+use crate::metrics::Metrics;
 use crate::proto::v1::kv_server::KvServer;
 use crate::proto::v1::peer_server::PeerServer;
 use crate::server::Handle;
@@ -101,6 +104,9 @@ pub struct NodeArgs {
     /// leave together, and nothing waits for another thread to wake up.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = threads)]
     pub threads: usize,
+    /// Write what happens in the node to this file, as lines of JSON.
+    #[arg(long, value_name = "FILE")]
+    pub events: Option<PathBuf>,
     /// Exit as soon as standard input ends: the parent is gone.
     #[arg(long)]
     pub watch_stdin: bool,
@@ -303,9 +309,11 @@ impl Node {
             tracing::warn!("planted bugs: {}", args.bugs.join(", "));
         }
 
+        let storage = log.storage();
         let (synced, reports) = mpsc::unbounded_channel();
         let lazily = (!config.hooks.syncs_acceptances()).then_some(LAZY_SYNC);
-        let writer = Writer::start(log, args.fsync, lazily, move |done| {
+        let metrics = Arc::new(Metrics::default());
+        let writer = Writer::start(log, args.fsync, lazily, metrics.clone(), move |done| {
             // The driver is gone only when the node stops.
             let _ = synced.send(done);
         });
@@ -325,9 +333,13 @@ impl Node {
                 NodeError::Served("a peer", "its link ended".to_owned())
             });
         }
-        let links = outboxes.values().cloned().collect::<Vec<_>>().into_iter();
-        let driver = Driver::new(core, clock, writer, outboxes);
-        let handle = Handle::new(events, driver.status(), clock, config, args.fsync, links);
+        let links = outboxes.clone();
+        let log = args.events.as_ref().map(|path| EventLog::open(path, &core.status(), storage, clock.now()));
+        let log = log.transpose().map_err(|source| NodeError::System { doing: "write events", source })?;
+        let mut driver = Driver::new(core, clock, writer, outboxes, metrics.clone());
+        log.into_iter().for_each(|log| driver.tells(log));
+        let handle =
+            Handle::new(events, driver.status(), clock, config, (args.fsync, storage), links, metrics);
         tasks.spawn(async move {
             driver.run(inputs, reports).await;
             NodeError::Served("the core", "its inputs ended".to_owned())

@@ -16,8 +16,10 @@ use tonic::{Request, Response, Status};
 
 use crate::clock::Clock;
 use crate::codec;
-use crate::core::{Command, Config, Failure, Reply, Served};
-use crate::driver::{Event, Events};
+use crate::core::{Command, Config, Core, Failure, NodeId, Reply, Served};
+use crate::driver::{Event, Events, Look};
+use crate::metrics::{self, Metrics, Queues};
+use crate::observe;
 use crate::proto::v1;
 use crate::proto::v1::kv_server::Kv;
 use crate::transport::Outbox;
@@ -36,7 +38,9 @@ pub struct Handle {
     clock: Clock,
     config: Arc<Config>,
     fsync: Fsync,
-    links: Arc<[Arc<Outbox>]>,
+    storage: u64,
+    links: Arc<[(NodeId, Arc<Outbox>)]>,
+    metrics: Arc<Metrics>,
 }
 
 impl Handle {
@@ -45,10 +49,20 @@ impl Handle {
         status: Arc<Mutex<crate::core::Status>>,
         clock: Clock,
         config: Config,
-        fsync: Fsync,
-        links: impl Iterator<Item = Arc<Outbox>>,
+        (fsync, storage): (Fsync, u64),
+        links: BTreeMap<NodeId, Arc<Outbox>>,
+        metrics: Arc<Metrics>,
     ) -> Self {
-        Handle { events, status, clock, config: Arc::new(config), fsync, links: links.collect() }
+        Handle {
+            events,
+            status,
+            clock,
+            config: Arc::new(config),
+            fsync,
+            storage,
+            links: links.into_iter().collect(),
+            metrics,
+        }
     }
 
     /// Runs one command. `deadline` is how long the node may keep trying (`None`: its default).
@@ -77,9 +91,49 @@ impl Handle {
     /// What the node believes at this moment.
     pub fn status(&self) -> v1::StatusReply {
         let status = self.status.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        self.status_reply(status)
+    }
+
+    /// What the node knows slot by slot, and what it believes at the same moment. `None` if it is stopping.
+    pub async fn observe(&self, wanted: v1::ObserveRequest) -> Option<v1::ObserveReply> {
+        let limit = wanted.limit.min(observe::SLOTS_MAX) as usize;
+        let seen = self.look(move |core| {
+            let checkpoints: Vec<_> = core.checkpoints_after(wanted.checkpoints_after).collect();
+            (core.status(), core.durable_to(), core.slots_from(wanted.from, limit), checkpoints)
+        });
+        let (status, durable_to, slots, checkpoints) = seen.await?;
+        Some(v1::ObserveReply {
+            status: Some(self.status_reply(status)),
+            slots: slots.iter().map(observe::slot).collect(),
+            checkpoints: checkpoints.into_iter().map(observe::checkpoint).collect(),
+            durable_to,
+        })
+    }
+
+    /// What it has counted, as Prometheus reads it.
+    pub fn metrics(&self) -> String {
+        let waits = |(peer, link): &(NodeId, Arc<Outbox>)| {
+            let (waiting, dropped) = link.waiting();
+            (*peer, waiting, dropped)
+        };
+        let inputs = (self.events.max_capacity() - self.events.capacity()) as u64;
+        let queues = Queues { inputs, peers: self.links.iter().map(waits).collect() };
+        metrics::render(&self.metrics, &self.status(), &queues)
+    }
+
+    /// Lets `look` see the core, between two of its steps. `None` if the node is stopping.
+    async fn look<T: Send + 'static>(&self, look: impl FnOnce(&Core) -> T + Send + 'static) -> Option<T> {
+        let (tell, told) = oneshot::channel();
+        // Whoever asked may have gone.
+        let look = Look(Box::new(|core| drop(tell.send(look(core)))));
+        self.events.send(Event::Look(look)).await.ok()?;
+        told.await.ok()
+    }
+
+    fn status_reply(&self, status: crate::core::Status) -> v1::StatusReply {
         let now = self.clock.now();
         let mut sent = BTreeMap::new();
-        self.links.iter().for_each(|link| link.count_sent(&mut sent));
+        self.links.iter().for_each(|(_, link)| link.count_sent(&mut sent));
         v1::StatusReply {
             node: status.node,
             role: status.role.to_owned(),
@@ -97,6 +151,15 @@ impl Handle {
             bugs: self.config.hooks.names().into_iter().map(str::to_owned).collect(),
             applied_hash: status.applied_hash,
             sent: sent.into_iter().map(|(kind, count)| v1::Sent { kind: kind.to_owned(), count }).collect(),
+            incarnation: status.epoch,
+            storage: self.storage,
+            told: Some(codec::ballot_to(status.told)),
+            recovered: Some(codec::ballot_to(status.recovered)),
+            snapshot_slot: status.snapshot,
+            first_slot: status.first_slot,
+            state_hash: status.here.state,
+            session_hash: status.here.sessions,
+            unsynced: status.unsynced,
         }
     }
 }
@@ -117,5 +180,13 @@ impl Kv for Handle {
 
     async fn status(&self, _: Request<v1::StatusRequest>) -> Result<Response<v1::StatusReply>, Status> {
         Ok(Response::new(Handle::status(self)))
+    }
+
+    async fn observe(
+        &self,
+        request: Request<v1::ObserveRequest>,
+    ) -> Result<Response<v1::ObserveReply>, Status> {
+        let seen = Handle::observe(self, request.into_inner()).await;
+        seen.map(Response::new).ok_or_else(|| Status::unavailable("the node is stopping"))
     }
 }

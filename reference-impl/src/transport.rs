@@ -134,6 +134,12 @@ impl Outbox {
         }
     }
 
+    /// Messages that wait, and messages that were dropped.
+    pub(crate) fn waiting(&self) -> (u64, u64) {
+        let queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        (queue.messages.len() as u64, queue.dropped)
+    }
+
     fn next_batch(&self, stream: u64, context: &Context<'_>) -> Poll<Option<PeerBatch>> {
         let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
         if queue.stream != stream {

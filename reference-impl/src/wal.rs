@@ -33,6 +33,7 @@ mod writer;
 pub use writer::{Done, LogWrite, Writer};
 
 use std::fs::{File, OpenOptions, TryLockError};
+use std::hash::{BuildHasher, Hasher};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -85,6 +86,7 @@ impl Identity {
             protocol: self.protocol.name().to_owned(),
             base,
             complete: 1,
+            storage: 0,
         }
     }
 
@@ -204,6 +206,7 @@ pub struct Log {
     end: u64,
     /// Where it begins, in the count of `synced`.
     base: u64,
+    storage: u64,
     synced: File,
     /// Notes written, so that the last but one survives a write that is cut short (a full disk).
     notes: u64,
@@ -258,7 +261,7 @@ impl Log {
                 let why = "it is missing, though there is a snapshot beside it".to_owned();
                 return Err(WalError::Foreign { file: path, why });
             }
-            create(&store, &path, 0, &[]).map_err(io("create", &path))?;
+            create(&store, &path, (0, fresh_storage()), &[]).map_err(io("create", &path))?;
         }
         let mut file = OpenOptions::new().read(true).write(true).open(&path).map_err(io("open", &path))?;
         let mut bytes = Vec::new();
@@ -293,7 +296,9 @@ impl Log {
             file.set_len(end).and_then(|()| file.sync_data()).map_err(io("cut the torn end of", &path))?;
         }
         file.seek(SeekFrom::Start(end)).map_err(io("seek in", &path))?;
-        let log = Log { file, path, store, end, base, synced, notes: 0, aside: None, hooks, _lock: lock };
+        let storage = header.storage;
+        let log =
+            Log { file, path, store, end, base, storage, synced, notes: 0, aside: None, hooks, _lock: lock };
         Ok((log, recovered))
     }
 
@@ -330,7 +335,7 @@ impl Log {
     pub fn replace(&mut self, records: &[Record]) -> io::Result<()> {
         let records = self.put_aside(records)?;
         let base = self.base + self.end;
-        (self.file, self.end) = create(&self.store, &self.path, base, &records)?;
+        (self.file, self.end) = create(&self.store, &self.path, (base, self.storage), &records)?;
         self.base = base;
         self.note()
     }
@@ -385,6 +390,11 @@ impl Log {
         Ok(records)
     }
 
+    /// A number that this directory got when it was empty: after a loss of the disk it is another one.
+    pub fn storage(&self) -> u64 {
+        self.storage
+    }
+
     /// Where it is.
     pub fn path(&self) -> &Path {
         &self.path
@@ -406,12 +416,22 @@ pub fn synced_bytes(dir: &Path) -> io::Result<u64> {
     }
 }
 
+/// A number that no other directory has, and that is not 0.
+fn fresh_storage() -> u64 {
+    std::hash::RandomState::new().build_hasher().finish().max(1)
+}
+
 /// Creates a log that holds its header and these records, or nothing at all: it gets its name only when it is complete and
 /// synced. Returns it and its length.
-fn create(store: &Store, path: &Path, base: u64, records: &[Record]) -> io::Result<(File, u64)> {
+fn create(
+    store: &Store,
+    path: &Path,
+    (base, storage): (u64, u64),
+    records: &[Record],
+) -> io::Result<(File, u64)> {
     let draft = store.dir.join("wal.new");
     let mut file = File::create(&draft)?;
-    let mut header = store.identity.header(base);
+    let mut header = disk::Header { storage, ..store.identity.header(base) };
     let begin = |header: &disk::Header| [frame::MAGIC.as_slice(), &frame::encode_header(header)].concat();
     file.write_all(&begin(&header))?;
     let mut end = begin(&header).len() as u64;

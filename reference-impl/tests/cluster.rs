@@ -287,3 +287,75 @@ async fn what_cannot_start_says_why() {
     let error = Listeners::bind(&address, "127.0.0.1:0", None).await.err().unwrap().to_string();
     assert!(error.contains(&address) && error.contains("for peers"), "{error}");
 }
+
+/// What nodes say of themselves: the same at the same slots, whoever is asked, and by whichever face.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nodes_tell_of_themselves_slot_by_slot_and_in_numbers() {
+    let events = TempDir::new().unwrap();
+    let events = events.path().join("events.jsonl");
+    let mut cluster = Cluster::start(3, &["--events", events.to_str().unwrap()]).await;
+    let leader = cluster.leader().await;
+    for seq in 1..=40 {
+        cluster.run(leader, command(seq, put(&format!("k{}", seq % 7), &seq.to_string()))).await;
+    }
+    let applied = cluster.same_state_everywhere().await.applied_index;
+    let wanted = v1::ObserveRequest { from: 5, limit: 10, checkpoints_after: 0 };
+    let mut seen = Vec::new();
+    for client in &cluster.clients {
+        let until = Instant::now() + Duration::from_secs(15);
+        seen.push(loop {
+            // Followers may still be writing.
+            let seen = client.clone().observe(wanted).await.unwrap().into_inner();
+            if seen.status.as_ref().unwrap().unsynced == 0 {
+                break seen;
+            }
+            assert!(Instant::now() < until, "it never ends writing: {seen:?}");
+        });
+    }
+    for one in &seen {
+        let (status, first) = (one.status.as_ref().unwrap(), seen[0].status.as_ref().unwrap());
+        let digests = |s: &v1::StatusReply| (s.applied_index, s.applied_hash, s.state_hash, s.session_hash);
+        assert_eq!(digests(status), digests(first));
+        assert_eq!(one.checkpoints, seen[0].checkpoints);
+        assert_eq!(one.checkpoints.iter().map(|c| c.slot).collect::<Vec<_>>(), [16, 32]);
+        let slots = |seen: &v1::ObserveReply| -> Vec<(u64, u64, String)> {
+            seen.slots.iter().map(|slot| (slot.slot, slot.hash, slot.what.clone())).collect()
+        };
+        assert_eq!(slots(one), slots(&seen[0]));
+        assert_eq!(one.slots.iter().map(|s| s.slot).collect::<Vec<_>>(), (5..15).collect::<Vec<_>>());
+        assert!(one.slots.iter().all(|slot| slot.chosen && slot.durable), "{:?}", one.slots);
+        assert_eq!((one.durable_to, status.incarnation, status.told), (applied, 1, status.promised));
+    }
+    let storages: std::collections::BTreeSet<u64> =
+        seen.iter().map(|one| one.status.as_ref().unwrap().storage).collect();
+    assert_eq!(storages.len(), 3, "each disk has a number of its own");
+
+    let here = &cluster.http[leader];
+    let (_, state) = http(here, "GET", "/state", "").await;
+    assert_eq!((&state["applied"], &state["role"]), (&json!(applied), &json!("leader")));
+    assert_eq!(state["hash"], format!("{:016x}", seen[0].status.as_ref().unwrap().applied_hash));
+    let (_, log) = http(here, "GET", "/log?from=5&limit=10", "").await;
+    assert_eq!(log["slots"][3]["hash"], format!("{:016x}", seen[0].slots[3].hash));
+    assert!(log["slots"][3]["what"].as_str().unwrap().starts_with("put k"), "{log}");
+    let (status, page) = http(here, "GET", "/metrics", "").await;
+    let page = page.as_str().unwrap();
+    assert_eq!(status, 200);
+    assert!(page.contains("\npaxos_kv_commits_total{path=\"1-rtt\",entry=\"direct\"} 40\n"), "{page}");
+    assert!(page.contains(&format!("\npaxos_kv_applied_slot {applied}\n")), "{page}");
+    assert!(page.contains("\npaxos_kv_messages_received_total{kind=\"accepted\"} "), "{page}");
+    assert!(!page.contains("\npaxos_kv_fsync_seconds_count 0\n"), "{page}");
+
+    // The same disk in another incarnation, and what was promised is still told.
+    let before = seen[leader].status.clone().unwrap();
+    cluster.stop(leader).await;
+    cluster.restart(leader).await;
+    let after = cluster.nodes[leader].as_ref().unwrap().handle().status();
+    assert_eq!((after.incarnation, after.storage), (2, before.storage));
+    let ballot = |b: Option<v1::Ballot>| b.map(|b| (b.round, b.node));
+    assert!(ballot(after.told) >= ballot(before.told), "{after:?} after {before:?}");
+
+    let text = std::fs::read_to_string(events).unwrap();
+    for event in ["restarted", "promised", "accepted", "applied", "led", "lease"] {
+        assert!(text.contains(&format!("\"event\":\"{event}\"")), "no `{event}` in {text}");
+    }
+}

@@ -7,7 +7,7 @@
 //! It knows the cluster by its published protocol only. What it must get right is the classification of errors: see
 //! `PaxosKvClient::attempt`.
 
-use super::{Adapter, Claim, Node, Session};
+use super::{Adapter, Claim, Looker, Node, Session, paxos_kv_look::PaxosKvLooker};
 use async_trait::async_trait;
 use checkers::{Op, ReadMode, Ret, Value};
 use std::{collections::BTreeMap, path::PathBuf, process::Command, sync::Arc, time::Duration};
@@ -71,7 +71,7 @@ impl PaxosKv {
     }
 }
 
-async fn dial(node: &Node, timeout: Duration) -> Result<Channel, String> {
+pub(super) async fn dial(node: &Node, timeout: Duration) -> Result<Channel, String> {
     let address = format!("http://{}", node.port("client"));
     let endpoint = Endpoint::from_shared(address).map_err(|e| e.to_string())?;
     let endpoint = endpoint.connect_timeout(timeout).tcp_nodelay(true);
@@ -119,6 +119,10 @@ impl Adapter for PaxosKv {
             rank: (ballot.round, u64::from(ballot.node)),
             node: self.names.get(&status.node)?.clone(),
         })
+    }
+
+    fn looker(&self, node: &Node) -> Option<Box<dyn Looker>> {
+        Some(Box::new(PaxosKvLooker::new(node.clone())))
     }
 
     async fn connect(&self, session: &Session) -> Result<Box<dyn Client>, String> {

@@ -6,7 +6,7 @@
 //! A second adapter for the same system costs only what differs: how a command is put and an answer is read.
 
 use super::{
-    Adapter, Claim, Node, Session,
+    Adapter, Claim, Looker, Node, Session,
     paxos_kv_grpc::{PaxosKv, client_id, from_bytes, to_bytes},
 };
 use async_trait::async_trait;
@@ -48,6 +48,10 @@ impl Adapter for PaxosKvHttp {
     }
     async fn leader_claim(&self, node: &Node) -> Option<Claim> {
         self.nodes.leader_claim(node).await
+    }
+    fn looker(&self, node: &Node) -> Option<Box<dyn Looker>> {
+        // What a node says of itself is the same by either face.
+        self.nodes.looker(node)
     }
     async fn connect(&self, session: &Session) -> Result<Box<dyn Client>, String> {
         let address = session.home.port("http");

@@ -247,6 +247,7 @@ fn of_the_bench(name: &str, linearizable_writes: bool) -> Option<Box<dyn Checker
         "stats" => Box::new(bench::stats()),
         "unhandled-errors" => Box::new(bench::unhandled_errors()),
         "log-patterns" => Box::new(bench::log_patterns()),
+        "node-invariants" => Box::new(bench::node_invariants()),
         "long-fork" => Box::new(bench::long_fork()),
         "causal-reverse" => Box::new(bench::causal_reverse()),
         "monotonic" => Box::new(bench::monotonic()),

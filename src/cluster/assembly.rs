@@ -259,6 +259,10 @@ impl Defendant for Assembly {
         self.faces()
     }
 
+    fn uncut(&self) -> &[Node] {
+        &self.p.members
+    }
+
     async fn set_up(&self) -> Result<()> {
         for name in &self.names {
             self.start(name).await?;

@@ -133,6 +133,11 @@ impl Acceptor {
         self.votes.get(&slot)
     }
 
+    /// The votes from `slot` on.
+    pub fn votes_from(&self, slot: Slot) -> impl Iterator<Item = &Vote> {
+        self.votes.range(slot..).map(|(_, vote)| vote)
+    }
+
     /// P3: all votes of the scope above `commit`.
     pub fn votes(&self, scope: Scope, commit: Slot) -> Vec<Vote> {
         match scope {

@@ -170,7 +170,7 @@ impl Core {
         attempt.phase = Phase::Accept;
         attempt.refused.clear();
         if entry.id == attempt.entry.id {
-            self.clients.offered(entry.id);
+            self.clients.offered(entry.id, now);
         }
         self.propose_under(ballot, slot, entry, now);
     }

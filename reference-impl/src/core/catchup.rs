@@ -15,6 +15,7 @@ use super::ballot::{Ballot, Mono, NodeId, Slot};
 use super::command::{Entry, EntryId};
 use super::learner::Conflict;
 use super::message::Message;
+use super::observed::CHECKPOINT_EVERY;
 use super::record::{Durable, Record};
 use super::snapshot::PIECE_PATIENCE;
 use super::{Core, Effect, Note, Protocol, Role};
@@ -91,6 +92,9 @@ impl Core {
         let before = self.learner.applied();
         while let Some((slot, entry, applied)) = self.learner.apply_next(self.config.hooks) {
             self.snapshots.applied_bytes += entry.size();
+            if slot.is_multiple_of(CHECKPOINT_EVERY) {
+                self.observed.checkpoint(self.here());
+            }
             if let Some(applied) = applied {
                 self.answer_applied(slot, entry.id, applied, now);
             }

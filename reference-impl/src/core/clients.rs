@@ -49,12 +49,23 @@ pub(super) struct Waiter {
     proposed: Mono,
     chosen: Option<Mono>,
     synced: Duration,
+    /// How long its own prepare phase took.
+    phase1: Duration,
 }
 
 impl Waiter {
     pub(super) fn proposed(mut request: Request, ballot: Ballot, path: Path, now: Mono) -> Self {
         request.offered |= path == Path::OneRtt;
-        Waiter { request, ballot, path, rounds: 0, proposed: now, chosen: None, synced: Duration::ZERO }
+        Waiter {
+            request,
+            ballot,
+            path,
+            rounds: 0,
+            proposed: now,
+            chosen: None,
+            synced: Duration::ZERO,
+            phase1: Duration::ZERO,
+        }
     }
 }
 
@@ -130,9 +141,10 @@ impl Clients {
     }
 
     /// The entry was sent in an accept: it may be chosen from now on.
-    pub(super) fn offered(&mut self, id: EntryId) {
+    pub(super) fn offered(&mut self, id: EntryId, now: Mono) {
         if let Some(waiter) = self.waiting.get_mut(&id) {
             waiter.request.offered = true;
+            waiter.phase1 = now.since(waiter.proposed);
         }
     }
 }
@@ -385,6 +397,7 @@ impl Core {
             node: self.config.id,
             queue: waiter.proposed.since(waiter.request.arrived),
             commit: chosen.since(waiter.proposed),
+            phase1: waiter.phase1,
             fsync: waiter.synced,
             apply: now.since(chosen),
             rounds: waiter.rounds,

@@ -220,6 +220,8 @@ pub struct Served {
     pub queue: Duration,
     /// From the proposal (Basic Paxos: from the first prepare) until it was known to be chosen.
     pub commit: Duration,
+    /// Of `commit`: until its own prepare phase was over, zero under a ballot that was already prepared.
+    pub phase1: Duration,
     /// The proposer's own fsync of the entry; zero if the others were faster.
     pub fsync: Duration,
     /// From known-chosen until applied.

@@ -13,6 +13,7 @@ use std::time::Duration;
 use super::ballot::{Ballot, Mono, NodeId, Slot};
 use super::command::{Command, Reply};
 use super::message::Message;
+use super::observed::Checkpoint;
 use super::record::Record;
 use super::snapshot::Snapshot;
 
@@ -107,4 +108,18 @@ pub struct Status {
     /// Rounds of Basic Paxos that this incarnation has lost to others.
     pub preempted: u64,
     pub applied_hash: u64,
+    /// This incarnation; 0 while it is not known.
+    pub epoch: u64,
+    /// The promise for all slots that others may have been told of: it survives a crash.
+    pub told: Ballot,
+    /// The same when this incarnation began: what the disk remembered.
+    pub recovered: Ballot,
+    /// The first slot that the log may hold.
+    pub first_slot: Slot,
+    /// The last slot of the snapshot on the disk, 0 without one.
+    pub snapshot: Slot,
+    /// What the applied prefix came to.
+    pub here: Checkpoint,
+    /// Writes that are on their way to the disk.
+    pub unsynced: u64,
 }

@@ -1,7 +1,7 @@
 //! When two cores are the same: a model checker counts states.
 //!
 //! Everything counts but the generator of random waits, which has no influence where the range of each wait is one moment, and the
-//! effects, which are empty between two steps. Deliberately not used outside of model checking.
+//! effects, which are empty between two steps, and what is only kept for those who look in from outside. Deliberately not used outside of model checking.
 
 use std::hash::{Hash, Hasher};
 

@@ -119,6 +119,11 @@ impl Learner {
     }
 }
 
+/// Hash of an entry: what tells its value from others of the same slot.
+pub fn entry_hash(entry: &Entry) -> u64 {
+    fnv(entry)
+}
+
 /// The next link of the prefix hash.
 fn chain(before: u64, slot: Slot, entry: &Entry) -> u64 {
     fnv(&(before, slot, entry))

@@ -18,6 +18,7 @@ use prost::bytes::Bytes;
 
 use super::ballot::Slot;
 use super::command::{Command, Failure, Op, Output};
+use super::digest::{self, Digest};
 use super::learner::fnv;
 use super::session::{Seen, SessionRow, Sessions};
 use crate::bugs::Hooks;
@@ -41,6 +42,7 @@ const OVERHEAD: usize = 64;
 struct Map {
     shards: Arc<Vec<Arc<BTreeMap<String, Bytes>>>>,
     bytes: usize,
+    digest: Digest,
 }
 
 impl Hash for Map {
@@ -57,7 +59,7 @@ impl Hash for Map {
 
 impl Default for Map {
     fn default() -> Self {
-        Map { shards: Arc::new(vec![Arc::default(); SHARDS]), bytes: 0 }
+        Map { shards: Arc::new(vec![Arc::default(); SHARDS]), bytes: 0, digest: Digest::default() }
     }
 }
 
@@ -78,14 +80,18 @@ impl Map {
     fn insert(&mut self, key: String, value: Bytes) {
         let size = OVERHEAD + key.len();
         self.bytes += size + value.len();
+        let name = digest::bytes(key.as_bytes());
+        self.digest.add(digest::pair(name, digest::bytes(&value)));
         if let Some(old) = self.own(&key).insert(key, value) {
             self.bytes -= size + old.len();
+            self.digest.remove(digest::pair(name, digest::bytes(&old)));
         }
     }
 
     fn remove(&mut self, key: &str) {
         if let Some(old) = self.own(key).remove(key) {
             self.bytes -= OVERHEAD + key.len() + old.len();
+            self.digest.remove(digest::pair(digest::bytes(key.as_bytes()), digest::bytes(&old)));
         }
     }
 }
@@ -166,6 +172,16 @@ impl Machine {
             }
         }
         (piece, None)
+    }
+
+    /// Digest of keys and values: equal if these are, whatever happened before.
+    pub fn state_digest(&self) -> u64 {
+        self.map.digest.value()
+    }
+
+    /// Digest of the sessions, their answers and their ages.
+    pub fn session_digest(&self) -> u64 {
+        self.sessions.digest()
     }
 
     /// Takes in a piece of another machine's state.

@@ -10,8 +10,11 @@
 
 use std::collections::BTreeMap;
 
+use prost::bytes::Bytes;
+
 use super::ballot::Slot;
 use super::command::Output;
+use super::digest::{self, Digest};
 
 /// How many clients are remembered.
 pub const SESSIONS_MAX: usize = 16_384;
@@ -58,11 +61,27 @@ struct Session {
     output: Output,
 }
 
+impl Session {
+    fn digest(&self, client: u64) -> u64 {
+        let bytes =
+            |value: &Option<Bytes>| value.as_ref().map_or(0, |value| 1 + u64::from(digest::bytes(value)));
+        let output = match &self.output {
+            Output::Value(value) => digest::mix(bytes(value) << 2),
+            Output::Cas { swapped, found } => {
+                digest::mix((bytes(found) << 2) | (u64::from(*swapped) << 1) | 1)
+            }
+            Output::Done => 2,
+        };
+        [client, self.seq, self.slot, output].into_iter().fold(0, |sum, part| digest::mix(sum ^ part))
+    }
+}
+
 /// The table.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Sessions {
     clients: BTreeMap<u64, Session>,
     by_age: BTreeMap<Slot, u64>,
+    digest: Digest,
 }
 
 impl Sessions {
@@ -86,7 +105,8 @@ impl Sessions {
         if self.clients.len() > SESSIONS_MAX
             && let Some((_, oldest)) = self.by_age.pop_first()
         {
-            self.clients.remove(&oldest);
+            let gone = self.clients.remove(&oldest);
+            gone.into_iter().for_each(|session| self.digest.remove(session.digest(oldest)));
         }
     }
 
@@ -100,11 +120,19 @@ impl Sessions {
         })
     }
 
+    /// Digest of all lines.
+    pub fn digest(&self) -> u64 {
+        self.digest.value()
+    }
+
     /// Puts a line back that a table of the same size held.
     pub fn restore(&mut self, row: SessionRow) {
         let SessionRow { client, seq, slot, output } = row;
-        if let Some(old) = self.clients.insert(client, Session { seq, slot, output }) {
+        let session = Session { seq, slot, output };
+        self.digest.add(session.digest(client));
+        if let Some(old) = self.clients.insert(client, session) {
             self.by_age.remove(&old.slot);
+            self.digest.remove(old.digest(client));
         }
         self.by_age.insert(slot, client);
     }

@@ -92,6 +92,11 @@ impl Snapshots {
         self.incoming.is_some() || self.is_installing(applied)
     }
 
+    /// The last slot of the newest one on the disk.
+    pub(super) fn saved(&self) -> Slot {
+        self.saved
+    }
+
     pub(super) fn is_installing(&self, applied: Slot) -> bool {
         self.received.iter().chain(&self.saving).any(|snapshot| snapshot.slot > applied)
     }
@@ -249,7 +254,7 @@ impl Core {
                 records.push(Record::Chosen { slot, entry: entry.clone() });
             }
         }
-        self.unwritten.clear();
+        self.observed.wrote(self.issued + 1, &std::mem::take(&mut self.unwritten));
         self.commit_noted = self.learner.applied();
         self.commit_noted_at = now;
         records.push(Record::Commit { slot: self.commit_noted });

@@ -206,7 +206,8 @@ fn every_mode_reports_all_tokens_and_keeps_their_order() {
         let dir = TempDir::new().unwrap();
         let (log, _) = Log::open(dir.path(), &identity()).unwrap();
         let (reports, reported) = mpsc::channel();
-        let mut writer = Writer::start(log, fsync, None, move |done| reports.send(done).unwrap());
+        let mut writer =
+            Writer::start(log, fsync, None, Arc::default(), move |done| reports.send(done).unwrap());
         for token in 1..=50 {
             let now = writer.write(vec![LogWrite::append(token, vec![vote(token)])]);
             assert_eq!(now, fsync == Fsync::None);
@@ -234,7 +235,8 @@ fn what_is_not_synced_yet_is_not_in_the_file() {
     let before = std::fs::read(wal(&dir)).unwrap();
     let lazily = Some(Duration::from_millis(200));
     let (reports, reported) = mpsc::channel();
-    let mut writer = Writer::start(log, Fsync::Group, lazily, move |done| reports.send(done).unwrap());
+    let mut writer =
+        Writer::start(log, Fsync::Group, lazily, Arc::default(), move |done| reports.send(done).unwrap());
     writer.write(vec![LogWrite::append(1, vec![vote(1)])]);
     assert_eq!(std::fs::read(wal(&dir)).unwrap(), before, "kill -9 would lose it here");
     assert_eq!(reported.recv_timeout(Duration::from_secs(10)), Ok(Done::Written(1)));
@@ -379,7 +381,8 @@ fn the_writer_replaces_saves_and_goes_on_in_every_mode() {
         let dir = TempDir::new().unwrap();
         let (log, _) = Log::open(dir.path(), &identity()).unwrap();
         let (reports, reported) = mpsc::channel();
-        let mut writer = Writer::start(log, fsync, None, move |done| reports.send(done).unwrap());
+        let mut writer =
+            Writer::start(log, fsync, None, Arc::default(), move |done| reports.send(done).unwrap());
         writer.save(snapshot(8, 2));
         while reported.recv_timeout(Duration::from_secs(10)).unwrap() != Done::Saved(8) {}
         for token in 1..=2 {

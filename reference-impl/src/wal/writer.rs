@@ -14,11 +14,12 @@ use std::io;
 use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::snapshot::Store;
 use super::{Fsync, Log};
 use crate::core::{Record, Slot, Snapshot, Token};
+use crate::metrics::Metrics;
 
 /// What is on the disk by now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,6 +84,7 @@ impl Writer {
         log: Log,
         fsync: Fsync,
         lazily: Option<Duration>,
+        metrics: Arc<Metrics>,
         report: impl Fn(Done) + Send + Sync + 'static,
     ) -> Writer {
         let (store, report) = (log.store.clone(), Arc::new(report));
@@ -93,7 +95,7 @@ impl Writer {
         let (inside, tell) = (shared.clone(), report.clone());
         let thread = std::thread::Builder::new()
             .name("wal".to_owned())
-            .spawn(move || run(log, fsync, lazily, &inside, &*tell))
+            .spawn(move || run(log, (fsync, lazily), &inside, &metrics, &*tell))
             .expect("the system can start a thread at start-up");
         Writer { mode: Mode::Thread(shared, Some(thread)), store, report, saving: None }
     }
@@ -152,7 +154,13 @@ impl Drop for Writer {
     }
 }
 
-fn run(mut log: Log, fsync: Fsync, lazily: Option<Duration>, shared: &Shared, report: &dyn Fn(Done)) {
+fn run(
+    mut log: Log,
+    (fsync, lazily): (Fsync, Option<Duration>),
+    shared: &Shared,
+    metrics: &Metrics,
+    report: &dyn Fn(Done),
+) {
     loop {
         let writes = {
             let queue = shared.queue.lock().unwrap_or_else(PoisonError::into_inner);
@@ -178,8 +186,10 @@ fn run(mut log: Log, fsync: Fsync, lazily: Option<Duration>, shared: &Shared, re
             let records: Vec<Record> = group.into_iter().flat_map(|write| write.records).collect();
             put(&mut log, replaces, &records);
             if fsync != Fsync::None && !replaces {
+                let begun = Instant::now();
                 let synced = log.sync();
                 heed(&log, "sync", synced);
+                metrics.synced(begun.elapsed(), records.len());
             }
             report(Done::Written(newest));
         }
