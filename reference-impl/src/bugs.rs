@@ -13,10 +13,12 @@ mod consensus;
 mod first;
 mod hooks;
 mod service;
+mod shortcuts;
 
 use std::sync::LazyLock;
 
 pub use hooks::Hooks;
+pub use shortcuts::{Shortcut, Shortcuts};
 
 /// One planted bug.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -21,7 +21,7 @@ use crate::clock::Clock;
 use crate::core::{
     Call, Command, Core, Effect, Failure, Input, Message, NodeId, Note, Reply, Served, Status, Token,
 };
-use crate::transport::Outbox;
+use crate::links::Links;
 use crate::wal::{Done, LogWrite, Writer};
 
 /// Something from outside.
@@ -53,7 +53,7 @@ pub struct Driver {
     core: Core,
     clock: Clock,
     writer: Writer,
-    peers: BTreeMap<NodeId, Arc<Outbox>>,
+    peers: Links,
     calls: BTreeMap<Call, oneshot::Sender<Reply>>,
     next_call: Call,
     held: BTreeMap<Token, Vec<(NodeId, Message)>>,
@@ -64,8 +64,9 @@ pub struct Driver {
 }
 
 impl Driver {
-    /// Wires everything up; nothing happens before [`Driver::run`].
-    pub fn new(core: Core, clock: Clock, writer: Writer, peers: BTreeMap<NodeId, Arc<Outbox>>) -> Self {
+    /// Wires everything up; but for connections nothing happens before [`Driver::run`]. Must be called within a tokio runtime.
+    pub fn new(core: Core, clock: Clock, writer: Writer, mut peers: Links) -> Self {
+        peers.follow(core.members());
         let status = Arc::new(Mutex::new(core.status()));
         Driver {
             core,
@@ -178,7 +179,7 @@ impl Driver {
         match effect {
             Effect::Persist { token, records } => self.writes.push(LogWrite::append(token, records)),
             Effect::Truncate { token, records } => self.writes.push(LogWrite::replace(token, records)),
-            Effect::Incarnation(epoch) => self.peers.values().for_each(|peer| peer.speaks_as(epoch)),
+            Effect::Incarnation(epoch) => self.peers.speaks_as(epoch),
             Effect::Snapshot(snapshot) => self.writer.save(snapshot),
             Effect::Send { to, message, after: None } => self.send(to, message),
             Effect::Send { to, message, after: Some(token) } => {
@@ -190,6 +191,7 @@ impl Driver {
                     drop(client.send(*reply));
                 }
             }
+            Effect::Members(nodes) => self.peers.follow(&nodes),
             Effect::Note(note) => log(&note),
         }
     }
@@ -203,8 +205,9 @@ impl Driver {
     fn flush(&mut self) {
         loop {
             for (to, messages) in &mut self.sends {
-                if let Some(peer) = self.peers.get(to) {
-                    peer.push(messages.drain(..));
+                match self.peers.outbox(*to) {
+                    Some(peer) => peer.push(messages.drain(..)),
+                    None => messages.clear(),
                 }
             }
             let Some(newest) = self.writes.last().map(|write| write.token) else { return };
@@ -239,6 +242,13 @@ fn log(note: &Note) {
         Note::VotesAgain { applied } => {
             tracing::info!("votes again, having applied all up to slot {applied}")
         }
+        Note::Joins { epoch } => tracing::info!(
+            "joins as incarnation {epoch}: it learns, and has no vote until a change of the members adds it"
+        ),
+        Note::Configuration { config, since, member } => tracing::info!(
+            "configuration {config} has begun behind slot {since}; this node is {} of its members",
+            if *member { "one" } else { "none" }
+        ),
         Note::Truncated { slot } => tracing::info!("truncated the log up to slot {slot}"),
         Note::Installed { from, to } => {
             tracing::info!("took over a snapshot up to slot {to}, had applied only up to {from}");

@@ -14,6 +14,7 @@ use std::hash::{BuildHasher, Hasher};
 use std::io::Read;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use prost::bytes::Bytes;
@@ -25,13 +26,14 @@ use tonic::transport::server::TcpIncoming;
 
 use crate::bugs::{self, Hooks};
 use crate::clock::Clock;
-use crate::core::{Backoff, Config, Core, Durable, NodeId, Protocol};
+use crate::core::{Backoff, Config, Core, Durable, Member, NodeId, Protocol};
 use crate::driver::{Driver, EVENTS_MAX};
 use crate::http;
+use crate::links::Links;
 use crate::proto::v1::kv_server::KvServer;
 use crate::proto::v1::peer_server::PeerServer;
 use crate::server::Handle;
-use crate::transport::{self, Inbound, Outbox, Sender};
+use crate::transport::{self, Inbound, Outboxes, Sender};
 use crate::wal::{Fsync, Identity, Log, WalError, Writer};
 
 /// Only a test run may plant bugs: it says so with this environment variable.
@@ -91,6 +93,10 @@ pub struct NodeArgs {
     /// that has lost its disk would break promises.
     #[arg(long)]
     pub bootstrap: bool,
+    /// Start as a node that is to be added to a cluster: --peer names its members, as far as they are known; this one learns, and decides nothing
+    /// until a change of the members adds it. (Ignored once the log knows a later configuration.)
+    #[arg(long, conflicts_with = "bootstrap")]
+    pub join: bool,
     /// What a Basic Paxos proposer does after a lost round.
     #[arg(long, value_enum, default_value_t)]
     pub backoff: Backoff,
@@ -224,6 +230,13 @@ impl NodeArgs {
         if let Some((id, _)) = self.peers.iter().find(|(id, _)| *id == self.id) {
             return flags(format!("--peer {id}=… names this node itself; name the other nodes only"));
         }
+        let mut addresses: BTreeMap<NodeId, String> = self.peers.iter().cloned().collect();
+        addresses.insert(self.id, self.peer_listen.clone());
+        let members = addresses.into_iter().map(|(node, address)| (node, Member { address, born: 0 }));
+        config.members = Arc::new(members.collect());
+        if self.join && (self.peers.is_empty() || self.protocol == Protocol::BasicPaxos) {
+            return flags("--join needs a --peer for each member of the cluster, and --protocol multi-paxos".to_owned());
+        }
         if config.nodes.len() != self.peers.len() + 1 {
             return flags("two --peer flags name the same node; name each other node once".to_owned());
         }
@@ -239,6 +252,9 @@ impl NodeArgs {
             }
             let planted = self.bugs.iter().map(|name| bugs::find(name)).collect::<Result<Vec<_>, _>>()?;
             config.hooks = Hooks::planted(planted);
+        }
+        if self.join {
+            config = config.joining();
         }
         config.timing.heartbeat = Duration::from_millis(self.heartbeat_ms);
         config.timing.lease = Duration::from_millis(self.lease_ms);
@@ -312,22 +328,12 @@ impl Node {
         let cluster_id = Bytes::from(args.cluster_id.clone());
         let sender = Sender { cluster_id: cluster_id.clone(), node: args.id, epoch };
         let mut tasks = JoinSet::new();
-        let mut outboxes = BTreeMap::new();
-        for (peer, _) in &args.peers {
-            outboxes.insert(*peer, Outbox::new(sender.clone()));
-        }
+        let outboxes = Outboxes::new(sender);
         let (events, inputs) = mpsc::channel(EVENTS_MAX);
         let inbound = Inbound::new(cluster_id, events.clone(), outboxes.clone());
-        for (peer, address) in args.peers.iter().filter(|(peer, _)| *peer < args.id) {
-            let link = transport::keep_connected(*peer, address.clone(), inbound.clone());
-            tasks.spawn(async move {
-                link.await;
-                NodeError::Served("a peer", "its link ended".to_owned())
-            });
-        }
-        let links = outboxes.values().cloned().collect::<Vec<_>>().into_iter();
-        let driver = Driver::new(core, clock, writer, outboxes);
-        let handle = Handle::new(events, driver.status(), clock, config, args.fsync, links);
+        let links = Links::new(args.id, outboxes.clone(), inbound.clone());
+        let driver = Driver::new(core, clock, writer, links);
+        let handle = Handle::new(events, driver.status(), clock, config, args.fsync, outboxes);
         tasks.spawn(async move {
             driver.run(inputs, reports).await;
             NodeError::Served("the core", "its inputs ended".to_owned())

@@ -16,11 +16,11 @@ use tonic::{Request, Response, Status};
 
 use crate::clock::Clock;
 use crate::codec;
-use crate::core::{Command, Config, Failure, Reply, Served};
+use crate::core::{Command, Config, Failure, Nodes, Op, Reply, Served};
 use crate::driver::{Event, Events};
 use crate::proto::v1;
 use crate::proto::v1::kv_server::Kv;
-use crate::transport::Outbox;
+use crate::transport::Outboxes;
 use crate::wal::Fsync;
 
 /// How long a node that hands leadership over stays, so that its last words leave.
@@ -36,7 +36,7 @@ pub struct Handle {
     clock: Clock,
     config: Arc<Config>,
     fsync: Fsync,
-    links: Arc<[Arc<Outbox>]>,
+    links: Outboxes,
 }
 
 impl Handle {
@@ -46,9 +46,9 @@ impl Handle {
         clock: Clock,
         config: Config,
         fsync: Fsync,
-        links: impl Iterator<Item = Arc<Outbox>>,
+        links: Outboxes,
     ) -> Self {
-        Handle { events, status, clock, config: Arc::new(config), fsync, links: links.collect() }
+        Handle { events, status, clock, config: Arc::new(config), fsync, links }
     }
 
     /// Runs one command. `deadline` is how long the node may keep trying (`None`: its default).
@@ -74,12 +74,19 @@ impl Handle {
         }
     }
 
+    /// Asks for these members in the place of those of configuration `config`; `None` means the one that this node has applied.
+    pub async fn reconfigure(&self, config: Option<u64>, nodes: Nodes, deadline: Option<Duration>) -> Reply {
+        let from = config.unwrap_or_else(|| self.status().config);
+        let op = Op::Reconfigure { from, nodes };
+        self.execute(Command { client: 0, seq: 0, op }, deadline, false).await
+    }
+
     /// What the node believes at this moment.
     pub fn status(&self) -> v1::StatusReply {
         let status = self.status.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let now = self.clock.now();
         let mut sent = BTreeMap::new();
-        self.links.iter().for_each(|link| link.count_sent(&mut sent));
+        self.links.count_sent(&mut sent);
         v1::StatusReply {
             node: status.node,
             role: status.role.to_owned(),
@@ -96,6 +103,8 @@ impl Handle {
             preempted: status.preempted,
             bugs: self.config.hooks.names().into_iter().map(str::to_owned).collect(),
             applied_hash: status.applied_hash,
+            config: status.config,
+            members: codec::nodes_to(&status.members),
             sent: sent.into_iter().map(|(kind, count)| v1::Sent { kind: kind.to_owned(), count }).collect(),
         }
     }

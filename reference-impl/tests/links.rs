@@ -5,7 +5,6 @@
 //! node 2 ── dials ──→ [ proxy: holds what goes to node 1, or what goes to node 2 ] ──→ node 1
 //! ```
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,7 +14,7 @@ use paxos_kv::driver::Event;
 use paxos_kv::proto::v1::PeerBatch;
 use paxos_kv::proto::v1::peer_client::PeerClient;
 use paxos_kv::proto::v1::peer_server::PeerServer;
-use paxos_kv::transport::{Inbound, Outbox, Sender, keep_connected};
+use paxos_kv::transport::{Inbound, Outbox, Outboxes, Sender, keep_connected};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
@@ -31,9 +30,10 @@ struct End {
 }
 
 fn end(node: NodeId, peer: NodeId, epoch: u64) -> End {
-    let outbox = Outbox::new(Sender { cluster_id: "c".into(), node, epoch });
+    let outboxes = Outboxes::new(Sender { cluster_id: "c".into(), node, epoch });
+    let outbox = outboxes.open(peer).unwrap();
     let (sender, events) = mpsc::channel(64);
-    let inbound = Inbound::new("c".into(), sender, BTreeMap::from([(peer, outbox.clone())]));
+    let inbound = Inbound::new("c".into(), sender, outboxes);
     End { outbox, inbound, events }
 }
 

@@ -71,6 +71,25 @@ fn one_node_and_four_nodes_work_too() {
     assert!(clean(1, Protocol::BasicPaxos, 0..20).ok > 500);
 }
 
+/// Runs clusters whose members change.
+fn changing(seeds: Range<u64>) -> Report {
+    let mut total = Report::default();
+    let more = std::env::var("PAXOS_SIM_SEEDS").ok().and_then(|count| count.parse().ok());
+    let end = more.map_or(seeds.end, |count: u64| seeds.end.max(seeds.start + count));
+    for seed in seeds.start..end {
+        total += run(&Setup::changing(seed)).unwrap_or_else(|violation| panic!("{violation}"));
+    }
+    println!("changing members: {total:?}");
+    total
+}
+
+#[test]
+fn members_that_change_are_clean() {
+    let total = changing(0..200);
+    was_eventful(&total, 200);
+    assert!(total.configurations > 600, "{total:?}");
+}
+
 #[test]
 fn the_same_seed_is_the_same_run() {
     let setup = Setup::new(7, 5, Protocol::MultiPaxos);

@@ -95,6 +95,10 @@ impl Core {
         }
         let applied = self.learner.applied();
         let Role::Leader(leader) = &self.role else { return };
+        if leader.stop.is_some() && self.config.shortcuts.stops_reading() {
+            // They wait for whoever leads in the next configuration.
+            return;
+        }
         let (ballot, confirmed) = (leader.ballot, leader.lease.confirmed());
         while let Some(read) = self.reads.index.front()
             && read.round.is_some_and(|round| round <= confirmed)
@@ -127,7 +131,7 @@ impl Core {
         let id = self.fresh_id();
         let ask_again_at = now + self.config.timing.resend;
         self.reads.quorum.insert(id, QuorumRead { request, last: BTreeMap::new(), ask_again_at });
-        let query = Message::ReadQuery { id };
+        let query = Message::ReadQuery { config: self.config.number, id };
         self.broadcast(&query);
         self.send(self.config.id, query, None);
     }
@@ -140,7 +144,26 @@ impl Core {
         }
         let voted = if self.config.hooks.asks_for_votes() { self.acceptor.last_slot() } else { 0 };
         let last = voted.max(self.learner.applied());
-        self.send(from, Message::ReadAnswer { id, last }, None);
+        self.send(from, Message::ReadAnswer { config: self.config.number, id, last }, None);
+    }
+
+    /// The members have changed. What a write of the next configuration has reached says nothing about those of the last, so everybody
+    /// is asked again; a write of the last was applied by now. (Had the next one begun before a majority of this one answered, one of
+    /// them had told of the stop-sign, and that was waited for.)
+    pub(super) fn restart_quorum_reads(&mut self, now: Mono) {
+        let again = now + self.config.timing.resend;
+        for read in self.reads.quorum.values_mut() {
+            read.last.clear();
+            read.ask_again_at = again;
+        }
+        let open: Vec<EntryId> = self.reads.quorum.keys().copied().collect();
+        for id in open {
+            let query = Message::ReadQuery { config: self.config.number, id };
+            self.broadcast(&query);
+            if self.is_member() {
+                self.send(self.config.id, query, None);
+            }
+        }
     }
 
     pub(super) fn on_read_answer(&mut self, from: NodeId, id: EntryId, last: Slot, now: Mono) {
@@ -206,7 +229,7 @@ impl Core {
             }
         }
         for (node, id) in silent {
-            self.send(node, Message::ReadQuery { id }, None);
+            self.send(node, Message::ReadQuery { config: self.config.number, id }, None);
         }
     }
 

@@ -192,6 +192,7 @@ impl Core {
         let from = self.learner.applied();
         self.effects.push(Effect::Note(Note::Installed { from, to: snapshot.slot }));
         self.learner.install(snapshot);
+        self.follow_configuration(now);
         skipped.into_iter().for_each(|id| self.answer_unknown(id, WHY));
         self.after_progress(now);
         self.apply(now);
@@ -231,6 +232,7 @@ impl Core {
             Record::Truncated { slot: floor },
             Record::Start { epoch: self.epoch, lease: self.lease_noted },
         ];
+        records.extend(self.joining.first_start(self.epoch, self.lease_noted));
         records.extend(self.joining.records());
         records.extend(self.acceptor.records());
         for (slot, entry) in self.learner.chosen_from(floor + 1) {

@@ -15,7 +15,7 @@ mod user;
 
 use std::time::Duration;
 
-use crate::bugs::Hooks;
+use crate::bugs::{Hooks, Shortcuts};
 use crate::core::Protocol;
 
 /// What goes wrong, and how often.
@@ -37,6 +37,8 @@ pub struct Faults {
     pub partitions: bool,
     /// Whether nodes lose their disks, one at a time.
     pub wipes: bool,
+    /// Whether the members are changed, to any three to five of the nodes.
+    pub changes: bool,
     /// Largest error of the rate of a clock, in parts per million.
     pub drift_ppm: u32,
 }
@@ -52,6 +54,7 @@ impl Default for Faults {
             pauses: true,
             partitions: true,
             wipes: true,
+            changes: false,
             drift_ppm: 9_000,
         }
     }
@@ -62,8 +65,10 @@ impl Default for Faults {
 pub struct Setup {
     /// Decides everything that is random.
     pub seed: u64,
-    /// Size of the cluster.
+    /// How many nodes there are.
     pub nodes: u32,
+    /// How many of them are the members at first.
+    pub members: u32,
     /// How it decides.
     pub protocol: Protocol,
     /// Virtual time under load and faults; then everything is healed and must converge.
@@ -78,6 +83,8 @@ pub struct Setup {
     pub keep: u64,
     /// Bugs planted in every node.
     pub hooks: Hooks,
+    /// The same about changes of membership.
+    pub shortcuts: Shortcuts,
     /// Whether the nodes' own invariants are checked too, or only what clients see.
     pub look_inside: bool,
     /// Whether nodes are ticked more often than they ask for, which must change nothing.
@@ -90,6 +97,7 @@ impl Setup {
         Setup {
             seed,
             nodes,
+            members: nodes,
             protocol,
             load: Duration::from_secs(4),
             clients: 6,
@@ -97,9 +105,16 @@ impl Setup {
             snapshot_every: 20,
             keep: seed % 3 * 5,
             hooks: Hooks::default(),
+            shortcuts: Shortcuts::default(),
             look_inside: true,
             idle_ticks: false,
         }
+    }
+
+    /// A run of six nodes, of which three decide at first, whose members change.
+    pub fn changing(seed: u64) -> Self {
+        let faults = Faults { changes: true, ..Faults::default() };
+        Setup { members: 3, faults, ..Setup::new(seed, 6, Protocol::MultiPaxos) }
     }
 }
 
@@ -125,6 +140,7 @@ pub struct Report {
     pub installed: u64,
     pub wiped: u64,
     pub rejoined: u64,
+    pub configurations: u64,
     pub steps: u64,
 }
 
@@ -148,6 +164,7 @@ impl std::ops::AddAssign for Report {
         self.installed += other.installed;
         self.wiped += other.wiped;
         self.rejoined += other.rejoined;
+        self.configurations += other.configurations;
         self.steps += other.steps;
     }
 }
