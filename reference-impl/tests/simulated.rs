@@ -6,7 +6,7 @@
 
 use std::ops::Range;
 
-use paxos_kv::bugs::{Bug, BugInfo, Hooks, catalogue};
+use paxos_kv::bugs::{Bug, BugInfo, Hooks, Shortcut, Shortcuts, catalogue};
 use paxos_kv::core::Protocol;
 use paxos_kv::sim::{Report, Setup, run};
 
@@ -88,6 +88,23 @@ fn members_that_change_are_clean() {
     let total = changing(0..200);
     was_eventful(&total, 200);
     assert!(total.configurations > 600, "{total:?}");
+}
+
+/// Each must be found by what the nodes do, or by what clients see.
+#[test]
+fn shortcuts_about_membership_are_found() {
+    for shortcut in [
+        Shortcut::NoNewPhaseOne,
+        Shortcut::LeaseOutlivesStopSign,
+        Shortcut::VotesBeforeCaughtUp,
+        Shortcut::AnyDiskVotes,
+    ] {
+        let shortcuts = Shortcuts::taking(shortcut);
+        let found =
+            (0..PATIENCE_WITH_RARE).find_map(|seed| run(&Setup { shortcuts, ..Setup::changing(seed) }).err());
+        println!("{shortcut:?}: {:?}", found.as_ref().map(ToString::to_string));
+        assert!(found.is_some(), "{shortcut:?} survived {PATIENCE_WITH_RARE} seeds");
+    }
 }
 
 #[test]
