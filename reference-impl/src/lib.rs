@@ -37,6 +37,7 @@ pub mod core;
 pub mod driver;
 pub mod http;
 pub mod links;
+pub mod model;
 pub mod node;
 pub mod proto;
 pub mod server;

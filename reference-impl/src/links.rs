@@ -5,13 +5,14 @@
 //! node 7, to be added, or removed  ─ dials ─→  all members            they do not know where it is, or do not care
 //! ```
 //!
-//! While two nodes do not agree yet about who is a member both may dial: the newer stream replaces the older one, until they agree.
+//! A stream to a node that is removed stays until it ends: the news has to get there. While two nodes do not agree yet about who is a member both may dial: the newer stream replaces the older one, until they agree.
 //! Deliberately no protocol: what is sent over the streams is the core's business.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use tokio::task::JoinHandle;
+use tokio::task::JoinSet;
 
 use crate::core::{NodeId, Nodes};
 use crate::transport::{self, Inbound, Outbox, Outboxes};
@@ -23,13 +24,20 @@ pub struct Links {
     inbound: Inbound,
     /// Those that were used, so that nobody has to be asked again.
     used: BTreeMap<NodeId, Arc<Outbox>>,
-    dialled: BTreeMap<NodeId, (String, JoinHandle<()>)>,
+    dialled: BTreeMap<NodeId, Dialled>,
+    tasks: JoinSet<()>,
+}
+
+struct Dialled {
+    address: String,
+    /// It is to end with its stream: a node that was removed has still to be told so.
+    leaves: Arc<AtomicBool>,
 }
 
 impl Links {
     /// None yet.
     pub fn new(node: NodeId, outboxes: Outboxes, inbound: Inbound) -> Self {
-        Links { node, outboxes, inbound, used: BTreeMap::new(), dialled: BTreeMap::new() }
+        Links { node, outboxes, inbound, used: BTreeMap::new(), dialled: BTreeMap::new(), tasks: JoinSet::new() }
     }
 
     /// These are the members now. Must be called within a tokio runtime.
@@ -39,18 +47,19 @@ impl Links {
             let _ = self.outboxes.open(*node);
         }
         let wanted = wanted(self.node, nodes);
-        self.dialled.retain(|peer, (address, task)| {
-            let stays = wanted.get(peer) == Some(address);
-            if !stays {
-                task.abort();
-            }
+        self.dialled.retain(|peer, dialled| {
+            let stays = wanted.get(peer) == Some(&dialled.address);
+            dialled.leaves.store(!stays, Ordering::Relaxed);
             stays
         });
         for (peer, address) in wanted {
-            let inbound = &self.inbound;
+            let (inbound, tasks) = (&self.inbound, &mut self.tasks);
             self.dialled.entry(peer).or_insert_with(|| {
-                let link = transport::keep_connected(peer, address.clone(), inbound.clone());
-                (address, tokio::spawn(link))
+                let leaves = Arc::new(AtomicBool::new(false));
+                let link =
+                    transport::keep_connected(peer, address.clone(), inbound.clone(), leaves.clone());
+                tasks.spawn(link);
+                Dialled { address, leaves }
             });
         }
     }
@@ -66,12 +75,6 @@ impl Links {
     /// A node that had no incarnation has one now.
     pub fn speaks_as(&self, epoch: u64) {
         self.outboxes.speaks_as(epoch);
-    }
-}
-
-impl Drop for Links {
-    fn drop(&mut self) {
-        self.dialled.values().for_each(|(_, task)| task.abort());
     }
 }
 

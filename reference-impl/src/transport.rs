@@ -13,7 +13,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -225,11 +225,14 @@ impl Outboxes {
     }
 }
 
-/// Keeps a stream to `peer` at `address` open, for ever. Only one of two nodes may do so: see `links`.
-pub async fn keep_connected(peer: NodeId, address: String, inbound: Inbound) {
+/// Keeps a stream to `peer` at `address` open, until it ends after `leaves` was set. Only one of two nodes may do so: see `links`.
+pub async fn keep_connected(peer: NodeId, address: String, inbound: Inbound, leaves: Arc<AtomicBool>) {
     let mut wait = BACK_OFF.0;
     let mut said_why = String::new();
     loop {
+        if leaves.load(Ordering::Relaxed) {
+            return;
+        }
         let started = tokio::time::Instant::now();
         let why = match dial(peer, &address, &inbound).await {
             Ok(()) => "the peer closed the stream".to_owned(),

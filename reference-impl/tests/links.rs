@@ -94,7 +94,7 @@ async fn a_direction_that_is_cut_leaves_the_other_alone() {
     let (to_one, forth) = watch::channel(false);
     let (to_two, back) = watch::channel(false);
     let address = proxy(serve(one.inbound.clone()).await, forth, back).await;
-    tokio::spawn(keep_connected(1, address.to_string(), two.inbound.clone()));
+    tokio::spawn(keep_connected(1, address.to_string(), two.inbound.clone(), Arc::default()));
     two.say(1);
     assert_eq!(one.hears(SOON).await, Some(1));
     one.say(2);
@@ -122,11 +122,11 @@ async fn a_new_incarnation_takes_the_link_over() {
     let (mut one, old) = (end(1, 2, 1), end(2, 1, 1));
     let address = serve(one.inbound.clone()).await;
     // The old incarnation's stream stays open, as that of a machine that has lost its power does.
-    tokio::spawn(keep_connected(1, address.to_string(), old.inbound.clone()));
+    tokio::spawn(keep_connected(1, address.to_string(), old.inbound.clone(), Arc::default()));
     old.say(1);
     assert_eq!(one.hears(SOON).await, Some(1));
     let mut new = end(2, 1, 2);
-    tokio::spawn(keep_connected(1, address.to_string(), new.inbound.clone()));
+    tokio::spawn(keep_connected(1, address.to_string(), new.inbound.clone(), Arc::default()));
     new.say(2);
     assert_eq!(one.hears(SOON).await, Some(2));
     old.say(3);

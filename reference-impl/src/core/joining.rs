@@ -152,12 +152,15 @@ impl Core {
         matches!(self.joining.standing, Standing::Asking(_))
     }
 
-    /// Whether a message may be listened to: everyone may greet and ask; what others *say* counts once they are known.
+    /// Whether a message may be listened to: everyone may greet, ask, and tell what was chosen; what others say of *themselves* counts once
+    /// they are known.
     pub(super) fn may_say(&self, from: NodeId, message: &Message) -> bool {
         match message {
             Message::Hello { .. } | Message::Welcome { .. } => true,
             _ if self.is_asking() => false,
+            // What was chosen is true whoever says it.
             Message::Fetch { .. } | Message::FetchSnapshot { .. } => true,
+            Message::Chosen { .. } | Message::Snapshot { .. } => true,
             _ => self.joining.known.contains_key(&from),
         }
     }

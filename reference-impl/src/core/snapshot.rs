@@ -157,10 +157,17 @@ impl Core {
     pub(super) fn on_snapshot_saved(&mut self, slot: Slot, now: Mono) {
         let Some(snapshot) = self.snapshots.saving.take_if(|saving| saving.slot == slot) else { return };
         self.snapshots.saved = slot;
-        if slot > self.learner.applied() {
+        let installs = slot > self.learner.applied();
+        if installs {
             self.install(&snapshot, now);
         }
         self.truncate(now);
+        if installs {
+            // Only now may anything be written that says that all of it is chosen.
+            self.follow_configuration(now);
+            self.after_progress(now);
+            self.apply(now);
+        }
         let applied = self.learner.applied();
         if let Some(received) = self.snapshots.received.take_if(|received| received.slot > applied.max(slot))
         {
@@ -192,10 +199,7 @@ impl Core {
         let from = self.learner.applied();
         self.effects.push(Effect::Note(Note::Installed { from, to: snapshot.slot }));
         self.learner.install(snapshot);
-        self.follow_configuration(now);
         skipped.into_iter().for_each(|id| self.answer_unknown(id, WHY));
-        self.after_progress(now);
-        self.apply(now);
     }
 
     /// After a restart between "the received snapshot is on the disk" and "the log is replaced" the log may hold votes for
