@@ -17,8 +17,8 @@ use std::time::Duration;
 use prost::bytes::Bytes;
 
 use crate::core::{
-    Ballot, Command, Entry, EntryId, Failure, Member, Message, Nodes, Op, Output, Path, ReadMode, Reply, Scope,
-    Served, Slot, Vote,
+    Ballot, Command, Entry, EntryId, Failure, Member, Message, Nodes, Op, Output, Path, ReadMode, Reply,
+    Scope, Served, Slot, Vote,
 };
 use crate::proto::v1;
 
@@ -313,16 +313,18 @@ pub fn message_to(message: Message) -> v1::PeerMessage {
             Body::Chosen(v1::Chosen { entries, commit })
         }
         Message::Hello { epoch, nonce } => Body::Hello(v1::Hello { epoch, nonce }),
-        Message::Welcome { epoch, nonce, known, promised, slot, leading, config } => Body::Welcome(v1::Welcome {
-            epoch,
-            nonce,
-            known,
-            promised: Some(ballot_to(promised)),
-            slot,
-            leads: leading.map(|(ballot, _)| ballot_to(ballot)),
-            next: leading.map_or(0, |(_, next)| next),
-            config,
-        }),
+        Message::Welcome { epoch, nonce, known, promised, slot, leading, config } => {
+            Body::Welcome(v1::Welcome {
+                epoch,
+                nonce,
+                known,
+                promised: Some(ballot_to(promised)),
+                slot,
+                leads: leading.map(|(ballot, _)| ballot_to(ballot)),
+                next: leading.map_or(0, |(_, next)| next),
+                config,
+            })
+        }
         Message::Forward { id, command, ttl } => Body::Forward(v1::Forward {
             id: Some(id_to(id)),
             command: Some(command_to(&command)),
@@ -371,9 +373,7 @@ pub fn message_from(message: v1::PeerMessage) -> Option<Message> {
         Body::FetchSnapshot(m) => Message::FetchSnapshot { slot: m.slot, at: snapshot::cursor_from(m.at) },
         Body::Snapshot(m) => snapshot::message_from(m)?,
         Body::ReadQuery(m) => Message::ReadQuery { config: m.config, id: id_from(m.id)? },
-        Body::ReadAnswer(m) => {
-            Message::ReadAnswer { config: m.config, id: id_from(m.id)?, last: m.last }
-        }
+        Body::ReadAnswer(m) => Message::ReadAnswer { config: m.config, id: id_from(m.id)?, last: m.last },
         Body::Release(m) => Message::Release { ballot: ballot_from(m.ballot), to: m.to },
         Body::Chosen(m) => Message::Chosen {
             entries: m.entries.into_iter().map(slot_entry_from).collect::<Option<Vec<_>>>()?,
@@ -440,7 +440,15 @@ mod tests {
             Message::HeartbeatAck { ballot, round: 2 },
             Message::Fetch { from: 3 },
             Message::Hello { epoch: 3, nonce: 9 },
-            Message::Welcome { epoch: 3, nonce: 9, known: 2, promised: ballot, slot: 7, leading: None, config: 0 },
+            Message::Welcome {
+                epoch: 3,
+                nonce: 9,
+                known: 2,
+                promised: ballot,
+                slot: 7,
+                leading: None,
+                config: 0,
+            },
             Message::Welcome {
                 epoch: 3,
                 nonce: 9,

@@ -37,7 +37,14 @@ struct Dialled {
 impl Links {
     /// None yet.
     pub fn new(node: NodeId, outboxes: Outboxes, inbound: Inbound) -> Self {
-        Links { node, outboxes, inbound, used: BTreeMap::new(), dialled: BTreeMap::new(), tasks: JoinSet::new() }
+        Links {
+            node,
+            outboxes,
+            inbound,
+            used: BTreeMap::new(),
+            dialled: BTreeMap::new(),
+            tasks: JoinSet::new(),
+        }
     }
 
     /// These are the members now. Must be called within a tokio runtime.
@@ -56,8 +63,7 @@ impl Links {
             let (inbound, tasks) = (&self.inbound, &mut self.tasks);
             self.dialled.entry(peer).or_insert_with(|| {
                 let leaves = Arc::new(AtomicBool::new(false));
-                let link =
-                    transport::keep_connected(peer, address.clone(), inbound.clone(), leaves.clone());
+                let link = transport::keep_connected(peer, address.clone(), inbound.clone(), leaves.clone());
                 tasks.spawn(link);
                 Dialled { address, leaves }
             });

@@ -235,7 +235,9 @@ impl NodeArgs {
         let members = addresses.into_iter().map(|(node, address)| (node, Member { address, born: 0 }));
         config.members = Arc::new(members.collect());
         if self.join && (self.peers.is_empty() || self.protocol == Protocol::BasicPaxos) {
-            return flags("--join needs a --peer for each member of the cluster, and --protocol multi-paxos".to_owned());
+            return flags(
+                "--join needs a --peer for each member of the cluster, and --protocol multi-paxos".to_owned(),
+            );
         }
         if config.nodes.len() != self.peers.len() + 1 {
             return flags("two --peer flags name the same node; name each other node once".to_owned());

@@ -251,7 +251,9 @@ async fn http_speaks_the_same_language() {
     let (_, body) = http(here, "GET", "/v1/members", "").await;
     assert_eq!((&body["config"], body["members"].as_object().unwrap().len()), (&json!(0), 3), "{body}");
     let mut members = body["members"].clone();
-    for (set, why) in [(json!({}), "names no node"), (json!({"1": "x"}), "no address"), (members.clone(), "already")] {
+    for (set, why) in
+        [(json!({}), "names no node"), (json!({"1": "x"}), "no address"), (members.clone(), "already")]
+    {
         let (status, body) = http(there, "POST", "/v1/members", &json!({"members": set}).to_string()).await;
         assert_eq!((status, &body["error"]["code"]), (400, &json!("INVALID")), "{body}");
         assert!(body["error"]["message"].as_str().unwrap().contains(why), "{body}");

@@ -88,11 +88,8 @@ impl Cluster {
     async fn change(&self, clients: &[KvClient<Channel>], config: u64, ids: &[u32]) {
         let member = |id: &u32| v1::Member { node: *id, address: self.address(*id), born: 0 };
         let change = v1::Reconfigure { config, members: ids.iter().map(member).collect() };
-        let command = v1::Command {
-            op: Some(Op::Reconfigure(change)),
-            deadline_ms: 2_000,
-            ..v1::Command::default()
-        };
+        let command =
+            v1::Command { op: Some(Op::Reconfigure(change)), deadline_ms: 2_000, ..v1::Command::default() };
         let until = Instant::now() + PATIENCE;
         let mut last = None;
         for client in clients.iter().cycle() {

@@ -70,9 +70,7 @@ impl Op {
         self.key().len()
             + match self {
                 Op::Get { .. } | Op::Delete { .. } => 0,
-                Op::Reconfigure { nodes, .. } => {
-                    nodes.values().map(|member| 16 + member.address.len()).sum()
-                }
+                Op::Reconfigure { nodes, .. } => nodes.values().map(|member| 16 + member.address.len()).sum(),
                 Op::Put { value, .. } | Op::Append { value, .. } => value.len(),
                 Op::Cas { expected, new, .. } => expected.as_ref().map_or(0, Bytes::len) + new.len(),
             }

@@ -227,7 +227,7 @@ impl Core {
             return;
         };
         // The nonce: an answer to an earlier incarnation, which may have been another node's word on an empty cluster.
-        if nonce != self.config.nonce || epoch != self.epoch {
+        if nonce != self.config.nonce || epoch != self.epoch || !self.config.nodes.contains(&from) {
             return;
         }
         match &mut self.joining.standing {
@@ -238,7 +238,7 @@ impl Core {
             Standing::Learning { forgotten, until } => {
                 self.joining.greeted.insert(from);
                 let here = config == self.config.number;
-                if here && self.config.nodes.contains(&from) {
+                if here {
                     self.joining.heard.entry(from).or_insert(promised);
                 }
                 // In configuration 0 all others were asked before this incarnation began.
@@ -391,8 +391,15 @@ mod tests {
     fn a_first_start_needs_the_word_of_all_others_and_of_this_start() {
         let mut core = fresh();
         tell(&mut core, 2, welcome(0, 0, Ballot::ZERO, None));
-        let of_before =
-            Message::Welcome { epoch: 0, nonce: 9, known: 0, promised: Ballot::ZERO, slot: 0, leading: None, config: 0 };
+        let of_before = Message::Welcome {
+            epoch: 0,
+            nonce: 9,
+            known: 0,
+            promised: Ballot::ZERO,
+            slot: 0,
+            leading: None,
+            config: 0,
+        };
         tell(&mut core, 3, of_before);
         assert!(!core.votes() && core.is_asking());
         tell(&mut core, 3, welcome(0, 0, Ballot::ZERO, None));

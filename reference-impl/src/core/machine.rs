@@ -190,9 +190,8 @@ impl Machine {
             self.members = Some(Arc::new(members));
             return Applied { result: Ok(Output::Done), duplicate: false };
         }
-        let made = |members: &Arc<Members>| {
-            members.config == from + 1 && members::are_same(&members.nodes, nodes)
-        };
+        let made =
+            |members: &Arc<Members>| members.config == from + 1 && members::are_same(&members.nodes, nodes);
         let result = if self.members.as_ref().is_some_and(made) {
             Ok(Output::Done)
         } else {

@@ -83,7 +83,10 @@ mod tests {
 
     #[test]
     fn a_set_needs_nodes_with_numbers_and_addresses() {
-        assert_eq!(validate(&nodes(&[(1, "10.0.0.1:7001"), (9, "[::1]:7"), (12, "a.example:65535")])), Ok(()));
+        assert_eq!(
+            validate(&nodes(&[(1, "10.0.0.1:7001"), (9, "[::1]:7"), (12, "a.example:65535")])),
+            Ok(())
+        );
         let refused = |all: &[(NodeId, &str)]| validate(&nodes(all)).unwrap_err();
         assert!(refused(&[]).contains("no node"));
         assert!(refused(&[(0, "a:1")]).contains("node 0"));

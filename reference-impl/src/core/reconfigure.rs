@@ -95,7 +95,9 @@ impl Core {
             if from + 1 == number && members::are_same(nodes, &current) {
                 return Ok(false);
             }
-            let why = format!("it is to replace configuration {from}, but this is configuration {number}; look at the members again");
+            let why = format!(
+                "it is to replace configuration {from}, but this is configuration {number}; look at the members again"
+            );
             return Err(Failure::Invalid(why));
         }
         if members::are_same(nodes, &current) {
@@ -157,7 +159,8 @@ impl Core {
         }
         (self.open_bytes, self.resend_due) = (0, Mono::NEVER);
         self.follows = None;
-        if !self.stays_on(leading.as_ref().map(|(ballot, _)| *ballot)) && !matches!(self.role, Role::Follower) {
+        if !self.stays_on(leading.as_ref().map(|(ballot, _)| *ballot)) && !matches!(self.role, Role::Follower)
+        {
             self.step_down("the members have changed", now);
         }
         self.restart_quorum_reads(now);

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use super::*;
-use crate::core::{Config, Durable, EntryId, Input, Member, Protocol, Record, Scope, Token, Vote};
 use crate::core::{Command, ReadMode};
+use crate::core::{Config, Durable, EntryId, Input, Member, Protocol, Record, Scope, Token, Vote};
 
 fn ballot(config: u64, round: u64, node: NodeId) -> Ballot {
     Ballot { round: Ballot::first_round(config) + round, node }
@@ -105,7 +105,8 @@ fn accepts(effects: &[Effect]) -> usize {
 fn a_stop_sign_that_may_be_chosen_stays_and_nothing_behind_it_does() {
     let found = |slot, round, entry: &Arc<Entry>| (slot, (ballot(0, round, 1), entry.clone()));
     let sign = stop(2, 0, nodes(1..=5));
-    let mut values = Found::from([found(1, 1, &entry(1, None)), found(2, 4, &sign), found(3, 3, &entry(3, None))]);
+    let mut values =
+        Found::from([found(1, 1, &entry(1, None)), found(2, 4, &sign), found(3, 3, &entry(3, None))]);
     assert_eq!(settle_stop_sign(&mut values, 0), Some(2));
     assert_eq!(values.keys().copied().collect::<Vec<_>>(), [1, 2]);
 }
@@ -117,7 +118,8 @@ fn a_stop_sign_that_a_later_leader_did_not_find_is_replaced() {
     let mut values = Found::from([found(2, 4, &sign(2)), found(3, 5, &entry(3, None))]);
     assert_eq!(settle_stop_sign(&mut values, 0), None);
     assert_eq!(values.keys().copied().collect::<Vec<_>>(), [3], "slot 2 is free, slot 3 may be chosen");
-    let mut values = Found::from([found(2, 4, &sign(2)), found(3, 5, &sign(3)), found(4, 1, &entry(4, None))]);
+    let mut values =
+        Found::from([found(2, 4, &sign(2)), found(3, 5, &sign(3)), found(4, 1, &entry(4, None))]);
     assert_eq!(settle_stop_sign(&mut values, 0), Some(3), "the second one is judged by itself");
     let mut values = Found::from([found(2, 4, &stop(2, 1, nodes(1..=5))), found(3, 1, &entry(3, None))]);
     assert_eq!(settle_stop_sign(&mut values, 0), None, "it ends another configuration");
@@ -217,11 +219,21 @@ fn a_new_disk_under_the_number_of_a_member_has_no_vote_and_the_disk_that_was_add
         let mut node = Node { core: Core::new(config, Durable::default(), Mono(0)), now: Mono(0) };
         let nonce = 10 << 20;
         let welcome = |epoch, known, promised| Message::Welcome {
-            epoch, nonce, known, promised, slot: 0, leading: None, config: 0,
+            epoch,
+            nonce,
+            known,
+            promised,
+            slot: 0,
+            leading: None,
+            config: 0,
         };
         node.hear(1, welcome(0, 1, Ballot::ZERO));
         node.hear(1, Message::Hello { epoch: 7, nonce: 1 });
-        assert_eq!((node.core.epoch, node.core.votes()), (12, false), "one above the known, and what it drew");
+        assert_eq!(
+            (node.core.epoch, node.core.votes()),
+            (12, false),
+            "one above the known, and what it drew"
+        );
         let mut to = nodes([1, 2, 4]);
         to.get_mut(&4).unwrap().born = born;
         node.chosen(1, &[(1, stop(1, 0, to))]);

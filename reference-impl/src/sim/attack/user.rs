@@ -305,7 +305,8 @@ impl<'a> User<'a> {
     fn is_settled(&self) -> bool {
         // Nobody has to write for ever: under Basic Paxos a lost vote may have to wait for that.
         let votes = |id| self.world.core(id).is_some_and(Core::votes);
-        let all_vote = || self.setup.protocol == Protocol::BasicPaxos || self.world.members().into_iter().all(votes);
+        let all_vote =
+            || self.setup.protocol == Protocol::BasicPaxos || self.world.members().into_iter().all(votes);
         self.calm
             && self.final_keys.is_empty()
             && (!self.setup.look_inside || self.world.is_together() && all_vote())
