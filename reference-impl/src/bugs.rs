@@ -13,11 +13,13 @@ mod consensus;
 mod first;
 mod hooks;
 mod service;
+mod shortcuts;
 mod storage;
 
 use std::sync::LazyLock;
 
 pub use hooks::Hooks;
+pub use shortcuts::{Shortcut, Shortcuts};
 
 /// One planted bug.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -17,8 +17,8 @@ use std::time::Duration;
 use prost::bytes::Bytes;
 
 use crate::core::{
-    Ballot, Command, Entry, EntryId, Failure, Message, Op, Output, Path, ReadMode, Reply, Scope, Served,
-    Slot, Vote,
+    Ballot, Command, Entry, EntryId, Failure, Member, Message, Nodes, Op, Output, Path, ReadMode, Reply,
+    Scope, Served, Slot, Vote,
 };
 use crate::proto::v1;
 
@@ -93,6 +93,9 @@ fn command_to(command: &Command) -> v1::Command {
         Op::Cas { key, expected, new } => Wire::Cas(v1::Cas { key, expected, new }),
         Op::Append { key, value } => Wire::Append(v1::Append { key, value }),
         Op::Delete { key } => Wire::Delete(v1::Delete { key }),
+        Op::Reconfigure { from, nodes } => {
+            Wire::Reconfigure(v1::Reconfigure { config: from, members: nodes_to(&nodes) })
+        }
     };
     v1::Command {
         client_id: command.client,
@@ -114,6 +117,12 @@ pub fn command_from(command: v1::Command) -> Option<Command> {
         Wire::Cas(v1::Cas { key, expected, new }) => Op::Cas { key, expected, new },
         Wire::Append(v1::Append { key, value }) => Op::Append { key, value },
         Wire::Delete(v1::Delete { key }) => Op::Delete { key },
+        Wire::Reconfigure(v1::Reconfigure { config, members }) => {
+            let (named, nodes) = (members.len(), nodes_from(members));
+            // Which of two addresses is meant?
+            (nodes.len() == named).then_some(())?;
+            Op::Reconfigure { from: config, nodes }
+        }
     };
     Some(Command { client: command.client_id, seq: command.seq, op })
 }
@@ -123,11 +132,26 @@ pub fn command_from(command: v1::Command) -> Option<Command> {
 pub fn detached(mut command: Command) -> Command {
     let own = |bytes: &mut Bytes| *bytes = Bytes::copy_from_slice(bytes);
     match &mut command.op {
-        Op::Get { .. } | Op::Delete { .. } => {}
+        Op::Get { .. } | Op::Delete { .. } | Op::Reconfigure { .. } => {}
         Op::Put { value, .. } | Op::Append { value, .. } => own(value),
         Op::Cas { expected, new, .. } => expected.iter_mut().chain([new]).for_each(own),
     }
     command
+}
+
+/// To the wire or the disk.
+pub fn nodes_to(nodes: &Nodes) -> Vec<v1::Member> {
+    let member = |(node, member): (&u32, &Member)| v1::Member {
+        node: *node,
+        address: member.address.clone(),
+        born: member.born,
+    };
+    nodes.iter().map(member).collect()
+}
+
+/// From the wire or the disk.
+pub fn nodes_from(members: Vec<v1::Member>) -> Nodes {
+    members.into_iter().map(|m| (m.node, Member { address: m.address, born: m.born })).collect()
 }
 
 fn mode_to(mode: ReadMode) -> v1::ReadMode {
@@ -281,23 +305,28 @@ pub fn message_to(message: Message) -> v1::PeerMessage {
         Message::Snapshot { slot, hash, at, next, piece } => {
             Body::Snapshot(snapshot::message_to(slot, hash, at, next, piece))
         }
-        Message::ReadQuery { id } => Body::ReadQuery(v1::ReadQuery { id: Some(id_to(id)) }),
-        Message::ReadAnswer { id, last } => Body::ReadAnswer(v1::ReadAnswer { id: Some(id_to(id)), last }),
+        Message::ReadQuery { config, id } => Body::ReadQuery(v1::ReadQuery { id: Some(id_to(id)), config }),
+        Message::ReadAnswer { config, id, last } => {
+            Body::ReadAnswer(v1::ReadAnswer { id: Some(id_to(id)), last, config })
+        }
         Message::Release { ballot, to } => Body::Release(v1::Release { ballot: Some(ballot_to(ballot)), to }),
         Message::Chosen { entries, commit } => {
             let entries = entries.iter().map(|(slot, entry)| slot_entry_to(*slot, entry)).collect();
             Body::Chosen(v1::Chosen { entries, commit })
         }
         Message::Hello { epoch, nonce } => Body::Hello(v1::Hello { epoch, nonce }),
-        Message::Welcome { epoch, nonce, known, promised, slot, leading } => Body::Welcome(v1::Welcome {
-            epoch,
-            nonce,
-            known,
-            promised: Some(ballot_to(promised)),
-            slot,
-            leads: leading.map(|(ballot, _)| ballot_to(ballot)),
-            next: leading.map_or(0, |(_, next)| next),
-        }),
+        Message::Welcome { epoch, nonce, known, promised, slot, leading, config } => {
+            Body::Welcome(v1::Welcome {
+                epoch,
+                nonce,
+                known,
+                promised: Some(ballot_to(promised)),
+                slot,
+                leads: leading.map(|(ballot, _)| ballot_to(ballot)),
+                next: leading.map_or(0, |(_, next)| next),
+                config,
+            })
+        }
         Message::Forward { id, command, ttl } => Body::Forward(v1::Forward {
             id: Some(id_to(id)),
             command: Some(command_to(&command)),
@@ -345,8 +374,8 @@ pub fn message_from(message: v1::PeerMessage) -> Option<Message> {
         Body::Fetch(m) => Message::Fetch { from: m.from },
         Body::FetchSnapshot(m) => Message::FetchSnapshot { slot: m.slot, at: snapshot::cursor_from(m.at) },
         Body::Snapshot(m) => snapshot::message_from(m)?,
-        Body::ReadQuery(m) => Message::ReadQuery { id: id_from(m.id)? },
-        Body::ReadAnswer(m) => Message::ReadAnswer { id: id_from(m.id)?, last: m.last },
+        Body::ReadQuery(m) => Message::ReadQuery { config: m.config, id: id_from(m.id)? },
+        Body::ReadAnswer(m) => Message::ReadAnswer { config: m.config, id: id_from(m.id)?, last: m.last },
         Body::Release(m) => Message::Release { ballot: ballot_from(m.ballot), to: m.to },
         Body::Chosen(m) => Message::Chosen {
             entries: m.entries.into_iter().map(slot_entry_from).collect::<Option<Vec<_>>>()?,
@@ -360,6 +389,7 @@ pub fn message_from(message: v1::PeerMessage) -> Option<Message> {
             promised: ballot_from(m.promised),
             slot: m.slot,
             leading: m.leads.map(|leads| (ballot_from(Some(leads)), m.next)),
+            config: m.config,
         },
         Body::Forward(m) => Message::Forward {
             id: id_from(m.id)?,
@@ -375,7 +405,7 @@ pub fn message_from(message: v1::PeerMessage) -> Option<Message> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::core::{Cursor, Piece, SessionRow};
+    use crate::core::{Cursor, Members, Piece, SessionRow};
 
     #[test]
     fn every_message_survives_the_wire() {
@@ -392,7 +422,10 @@ mod tests {
         let row = |output| SessionRow { client: 1, seq: 2, slot: 3, output };
         let cas = Output::Cas { swapped: false, found: Some("x".into()) };
         let sessions = vec![row(Output::Done), row(cas), row(Output::Value(None))];
-        let piece = Piece { sessions, entries: vec![("k".into(), "v".into())] };
+        let nodes = Nodes::from([(4, Member { address: "a:1".into(), born: 9 })]);
+        let members = Some(Arc::new(Members { config: 3, since: 2, nodes: nodes.clone() }));
+        let change = Command { client: 0, seq: 0, op: Op::Reconfigure { from: 2, nodes } };
+        let piece = Piece { sessions, entries: vec![("k".into(), "v".into())], members };
         let messages = [
             Message::Prepare { ballot, scope: Scope::From(3) },
             Message::Prepare { ballot, scope: Scope::Only(3) },
@@ -409,7 +442,15 @@ mod tests {
             Message::HeartbeatAck { ballot, round: 2 },
             Message::Fetch { from: 3 },
             Message::Hello { epoch: 3, nonce: 9 },
-            Message::Welcome { epoch: 3, nonce: 9, known: 2, promised: ballot, slot: 7, leading: None },
+            Message::Welcome {
+                epoch: 3,
+                nonce: 9,
+                known: 2,
+                promised: ballot,
+                slot: 7,
+                leading: None,
+                config: 0,
+            },
             Message::Welcome {
                 epoch: 3,
                 nonce: 9,
@@ -417,6 +458,7 @@ mod tests {
                 promised: ballot,
                 slot: 7,
                 leading: Some((ballot, 8)),
+                config: 4,
             },
             Message::FetchSnapshot { slot: 4, at: at.clone() },
             Message::Snapshot {
@@ -427,11 +469,12 @@ mod tests {
                 piece: Piece::default(),
             },
             Message::Snapshot { slot: 4, hash: 5, at, next: None, piece },
-            Message::ReadQuery { id },
-            Message::ReadAnswer { id, last: 9 },
+            Message::ReadQuery { config: 1, id },
+            Message::ReadAnswer { config: 2, id, last: 9 },
             Message::Release { ballot, to: 2 },
             Message::Chosen { entries: vec![(3, entry), (4, no_op)], commit: 4 },
             Message::Forward { id, command, ttl: ns },
+            Message::Forward { id, command: change, ttl: ns },
             Message::ForwardReply { id, reply: reply(Ok(Output::Cas { swapped: false, found: None })) },
             Message::ForwardReply { id, reply: reply(Ok(Output::Value(Some("v".into())))) },
             Message::ForwardReply { id, reply: reply(Err(Failure::StaleSeq)) },

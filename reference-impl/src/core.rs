@@ -22,7 +22,6 @@
 //! else, through a loop-back that obeys the same rule, so that the leader's own vote counts only when it is on disk.
 //!
 //! Deliberately not here: sockets, clocks, threads, files, and any randomness but the seeded one of [`Config::seed`].
-//! Membership is not there yet; it belongs beside `learner` and `election`.
 
 mod acceptor;
 mod ballot;
@@ -40,9 +39,11 @@ mod leader;
 mod learner;
 mod lease;
 mod machine;
+mod members;
 mod message;
 mod observed;
 mod reads;
+mod reconfigure;
 mod record;
 mod session;
 mod snapshot;
@@ -64,6 +65,7 @@ pub use joining::Forgotten;
 pub use learner::{Conflict, Learner, entry_hash};
 pub use lease::{Grant, Lease};
 pub use machine::{Applied, Cursor, Machine, Piece};
+pub use members::{MEMBERS_MAX, Member, Members, Nodes};
 pub use message::{Message, Scope, Vote};
 pub use observed::{CHECKPOINT_EVERY, Checkpoint, SlotView};
 pub use record::{Durable, Record};
@@ -213,7 +215,7 @@ impl Core {
         self.truncate_if_behind(now);
         match input {
             Input::Message { from, message } => {
-                if self.config.nodes.contains(&from) && self.may_say(from, &message) {
+                if self.may_say(from, &message) {
                     self.on_message(from, message, now);
                 }
             }
@@ -256,6 +258,14 @@ impl Core {
     }
 
     fn on_message(&mut self, from: NodeId, message: Message, now: Mono) {
+        if let Some(config) = message.config() {
+            if config != self.config.number {
+                return self.other_configuration(from, &message, config, now);
+            }
+            if !self.config.nodes.contains(&from) {
+                return;
+            }
+        }
         match message {
             Message::Prepare { ballot, scope } => self.on_prepare(from, ballot, scope, now),
             Message::Promise { ballot, scope, commit, votes } => {
@@ -276,12 +286,10 @@ impl Core {
                 self.on_snapshot(from, (slot, hash), at, next, piece, now);
             }
             Message::Hello { epoch, nonce } => self.on_hello(from, epoch, nonce, now),
-            Message::Welcome { epoch, nonce, known, promised, slot, leading } => {
-                self.on_welcome(from, epoch, nonce, known, promised, slot, leading, now);
-            }
+            welcome @ Message::Welcome { .. } => self.on_welcome(from, welcome, now),
             Message::Chosen { entries, commit } => self.on_chosen(from, entries, commit, now),
-            Message::ReadQuery { id } => self.on_read_query(from, id),
-            Message::ReadAnswer { id, last } => self.on_read_answer(from, id, last, now),
+            Message::ReadQuery { id, .. } => self.on_read_query(from, id),
+            Message::ReadAnswer { id, last, .. } => self.on_read_answer(from, id, last, now),
             Message::Release { ballot, to } if ballot.node == from => self.on_release(ballot, to, now),
             Message::Release { .. } => {}
             Message::Forward { id, command, ttl } => self.on_forward(from, id, command, ttl, now),
@@ -461,6 +469,7 @@ impl Core {
     pub fn status(&self) -> Status {
         let (role, leading, lease_until) = match &self.role {
             _ if let Some(role) = self.joining.role() => (role, None, None),
+            Role::Follower if !self.is_member() => ("learner", None, None),
             _ if self.config.protocol == Protocol::BasicPaxos => ("proposer", None, None),
             Role::Follower => ("follower", None, None),
             Role::Candidate(_) => ("candidate", None, None),
@@ -487,6 +496,8 @@ impl Core {
             snapshot: self.snapshots.saved(),
             here: self.here(),
             unsynced: self.issued - self.persisted,
+            config: self.config.number,
+            members: self.members().clone(),
         }
     }
 

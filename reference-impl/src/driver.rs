@@ -22,8 +22,8 @@ use crate::core::{
     Call, Command, Core, Effect, Failure, Input, Message, NodeId, Note, Reply, Served, Status, Token,
 };
 use crate::events::EventLog;
+use crate::links::Links;
 use crate::metrics::Metrics;
-use crate::transport::Outbox;
 use crate::wal::{Done, LogWrite, Writer};
 
 /// Something from outside.
@@ -66,7 +66,7 @@ pub struct Driver {
     core: Core,
     clock: Clock,
     writer: Writer,
-    peers: BTreeMap<NodeId, Arc<Outbox>>,
+    peers: Links,
     calls: BTreeMap<Call, oneshot::Sender<Reply>>,
     next_call: Call,
     held: BTreeMap<Token, Vec<(NodeId, Message)>>,
@@ -79,14 +79,9 @@ pub struct Driver {
 }
 
 impl Driver {
-    /// Wires everything up; nothing happens before [`Driver::run`].
-    pub fn new(
-        core: Core,
-        clock: Clock,
-        writer: Writer,
-        peers: BTreeMap<NodeId, Arc<Outbox>>,
-        metrics: Arc<Metrics>,
-    ) -> Self {
+    /// Wires everything up; but for connections nothing happens before [`Driver::run`]. Must be called within a tokio runtime.
+    pub fn new(core: Core, clock: Clock, writer: Writer, mut peers: Links, metrics: Arc<Metrics>) -> Self {
+        peers.follow(core.members());
         let status = Arc::new(Mutex::new(core.status()));
         Driver {
             core,
@@ -223,7 +218,7 @@ impl Driver {
         match effect {
             Effect::Persist { token, records } => self.writes.push(LogWrite::append(token, records)),
             Effect::Truncate { token, records } => self.writes.push(LogWrite::replace(token, records)),
-            Effect::Incarnation(epoch) => self.peers.values().for_each(|peer| peer.speaks_as(epoch)),
+            Effect::Incarnation(epoch) => self.peers.speaks_as(epoch),
             Effect::Snapshot(snapshot) => self.writer.save(snapshot),
             Effect::Send { to, message, after: None } => self.send(to, message),
             Effect::Send { to, message, after: Some(token) } => {
@@ -236,6 +231,7 @@ impl Driver {
                     drop(client.send(*reply));
                 }
             }
+            Effect::Members(nodes) => self.peers.follow(&nodes),
             Effect::Note(note) => {
                 self.metrics.note(&note);
                 log(&note);
@@ -252,8 +248,9 @@ impl Driver {
     fn flush(&mut self) {
         loop {
             for (to, messages) in &mut self.sends {
-                if let Some(peer) = self.peers.get(to) {
-                    peer.push(messages.drain(..));
+                match self.peers.outbox(*to) {
+                    Some(peer) => peer.push(messages.drain(..)),
+                    None => messages.clear(),
                 }
             }
             let Some(newest) = self.writes.last().map(|write| write.token) else { return };
@@ -288,6 +285,13 @@ fn log(note: &Note) {
         Note::VotesAgain { applied } => {
             tracing::info!("votes again, having applied all up to slot {applied}")
         }
+        Note::Joins { epoch } => tracing::info!(
+            "joins as incarnation {epoch}: it learns, and has no vote until a change of the members adds it"
+        ),
+        Note::Configuration { config, since, member } => tracing::info!(
+            "configuration {config} has begun behind slot {since}; this node is {} of its members",
+            if *member { "one" } else { "none" }
+        ),
         Note::Truncated { slot } => tracing::info!("truncated the log up to slot {slot}"),
         Note::Installed { from, to } => {
             tracing::info!("took over a snapshot up to slot {to}, had applied only up to {from}");

@@ -5,6 +5,8 @@
 //!   {"result":{"done":true},"served":{"path":"1-rtt","slot":7,…}}
 //! curl 'localhost:8001/v1/kv/a?mode=log'        {"result":{"value":"1"},"served":{…}}
 //! curl -X PUT -d 2 localhost:8001/v1/kv/a       {"result":{"done":true},"served":{…}}
+//! curl localhost:8001/v1/members                {"config":0,"members":{"1":"127.0.0.1:7001",…}}
+//! curl -d '{"members":{"1":"127.0.0.1:7001",…}}' -H 'content-type: application/json' localhost:8001/v1/members
 //! curl localhost:8001/status                    {"node":1,"role":"leader",…}
 //! curl localhost:8001/state                     {"node":1,"incarnation":3,"storage":"5f…","told":{"round":2,"node":1},…}
 //! curl 'localhost:8001/log?from=5&limit=20'     {"first":1,"last":9,"slots":[{"slot":5,"chosen":true,…},…]}
@@ -16,6 +18,7 @@
 //! INVALID, 409 STALE_SEQ, 429 OVERLOADED, 503 NOT_LEADER, 504 UNKNOWN. Only 504 leaves open whether the command was, or
 //! will be, applied. Values are JSON strings; bytes that are not UTF-8 (written over gRPC) are shown with replacements.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use axum::extract::{Path as UrlPath, Query, State};
@@ -28,7 +31,7 @@ use prost::bytes::Bytes;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::core::{Command, Failure, Op, Output, ReadMode, Reply, Served};
+use crate::core::{Command, Failure, Member, Op, Output, ReadMode, Reply, Served};
 use crate::observe;
 use crate::proto::v1::ObserveRequest;
 use crate::server::Handle;
@@ -38,6 +41,7 @@ pub fn router(node: Handle) -> Router {
     Router::new()
         .route("/v1/execute", post(execute))
         .route("/v1/kv/{key}", get(read).put(write))
+        .route("/v1/members", get(members).post(reconfigure))
         .route("/status", get(status))
         .route("/state", get(state))
         .route("/log", get(log))
@@ -145,6 +149,31 @@ async fn write(State(node): State<Handle>, UrlPath(key): UrlPath<String>, value:
     answer(node.execute(Command { client: 0, seq: 0, op }, None, false).await)
 }
 
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct JsonMembers {
+    members: BTreeMap<u32, String>,
+    #[serde(default)]
+    config: Option<u64>,
+    #[serde(default)]
+    deadline_ms: u64,
+}
+
+async fn reconfigure(State(node): State<Handle>, Json(body): Json<JsonMembers>) -> Response {
+    let member = |(node, address)| (node, Member { address, born: 0 });
+    let deadline = (body.deadline_ms > 0).then(|| Duration::from_millis(body.deadline_ms));
+    answer(node.reconfigure(body.config, body.members.into_iter().map(member).collect(), deadline).await)
+}
+
+async fn members(State(node): State<Handle>) -> Json<Value> {
+    let s = node.status();
+    Json(json!({"config": s.config, "members": addresses(&s)}))
+}
+
+fn addresses(status: &crate::proto::v1::StatusReply) -> Value {
+    status.members.iter().map(|member| (member.node.to_string(), json!(member.address))).collect()
+}
+
 async fn status(State(node): State<Handle>) -> Json<Value> {
     let s = node.status();
     let ballot = |b: Option<crate::proto::v1::Ballot>| b.map(|b| json!({"round": b.round, "node": b.node}));
@@ -152,6 +181,7 @@ async fn status(State(node): State<Handle>) -> Json<Value> {
         "node": s.node, "role": s.role, "promised": ballot(s.promised), "leading": ballot(s.leading),
         "leader": s.leader, "commit_index": s.commit_index, "applied_index": s.applied_index,
         "last_slot": s.last_slot, "lease_left_ms": s.lease_left_ms, "protocol": s.protocol, "fsync": s.fsync,
+        "config": s.config, "members": addresses(&s),
         "elections_won": s.elections_won, "preempted": s.preempted, "bugs": s.bugs, "applied_hash": format!("{:016x}", s.applied_hash),
     }))
 }

@@ -28,8 +28,7 @@
 //!
 //! Clients may talk to any node; see `proto/paxos_kv.proto` for what may be asked and what the answers mean. Reading order:
 //! [`core`] (what is decided, and how), [`wal`], [`driver`], [`transport`], [`server`] and [`http`], [`node`]; then [`sim`], which
-//! attacks the core, and [`bugs`], which are planted in it on purpose. Deliberately not here yet: snapshots, truncation of
-//! the log, changes of membership, TLS.
+//! attacks the core, and [`bugs`], which are planted in it on purpose. Deliberately not here yet: TLS.
 
 pub mod bugs;
 pub mod clock;
@@ -38,6 +37,7 @@ pub mod core;
 pub mod driver;
 pub mod events;
 pub mod http;
+pub mod links;
 pub mod metrics;
 pub mod model;
 pub mod node;

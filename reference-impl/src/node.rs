@@ -26,15 +26,16 @@ use tonic::transport::server::TcpIncoming;
 
 use crate::bugs::{self, Hooks};
 use crate::clock::Clock;
-use crate::core::{Backoff, Config, Core, Durable, NodeId, Protocol};
+use crate::core::{Backoff, Config, Core, Durable, Member, NodeId, Protocol};
 use crate::driver::{Driver, EVENTS_MAX};
 use crate::events::EventLog;
 use crate::http;
+use crate::links::Links;
 use crate::metrics::Metrics;
 use crate::proto::v1::kv_server::KvServer;
 use crate::proto::v1::peer_server::PeerServer;
 use crate::server::Handle;
-use crate::transport::{self, Inbound, Outbox, Sender};
+use crate::transport::{self, Inbound, Outboxes, Sender};
 use crate::wal::{Fsync, Identity, Log, WalError, Writer};
 
 /// Only a test run may plant bugs: it says so with this environment variable.
@@ -94,6 +95,10 @@ pub struct NodeArgs {
     /// that has lost its disk would break promises.
     #[arg(long)]
     pub bootstrap: bool,
+    /// Start as a node that is to be added to a cluster: --peer names its members, as far as they are known; this one learns, and decides nothing
+    /// until a change of the members adds it. (Ignored once the log knows a later configuration.)
+    #[arg(long, conflicts_with = "bootstrap")]
+    pub join: bool,
     /// What a Basic Paxos proposer does after a lost round.
     #[arg(long, value_enum, default_value_t)]
     pub backoff: Backoff,
@@ -230,6 +235,15 @@ impl NodeArgs {
         if let Some((id, _)) = self.peers.iter().find(|(id, _)| *id == self.id) {
             return flags(format!("--peer {id}=… names this node itself; name the other nodes only"));
         }
+        let mut addresses: BTreeMap<NodeId, String> = self.peers.iter().cloned().collect();
+        addresses.insert(self.id, self.peer_listen.clone());
+        let members = addresses.into_iter().map(|(node, address)| (node, Member { address, born: 0 }));
+        config.members = Arc::new(members.collect());
+        if self.join && (self.peers.is_empty() || self.protocol == Protocol::BasicPaxos) {
+            return flags(
+                "--join needs a --peer for each member of the cluster, and --protocol multi-paxos".to_owned(),
+            );
+        }
         if config.nodes.len() != self.peers.len() + 1 {
             return flags("two --peer flags name the same node; name each other node once".to_owned());
         }
@@ -245,6 +259,9 @@ impl NodeArgs {
             }
             let planted = self.bugs.iter().map(|name| bugs::find(name)).collect::<Result<Vec<_>, _>>()?;
             config.hooks = Hooks::planted(planted);
+        }
+        if self.join {
+            config = config.joining();
         }
         config.timing.heartbeat = Duration::from_millis(self.heartbeat_ms);
         config.timing.lease = Duration::from_millis(self.lease_ms);
@@ -320,26 +337,16 @@ impl Node {
         let cluster_id = Bytes::from(args.cluster_id.clone());
         let sender = Sender { cluster_id: cluster_id.clone(), node: args.id, epoch };
         let mut tasks = JoinSet::new();
-        let mut outboxes = BTreeMap::new();
-        for (peer, _) in &args.peers {
-            outboxes.insert(*peer, Outbox::new(sender.clone()));
-        }
+        let outboxes = Outboxes::new(sender);
         let (events, inputs) = mpsc::channel(EVENTS_MAX);
         let inbound = Inbound::new(cluster_id, events.clone(), outboxes.clone());
-        for (peer, address) in args.peers.iter().filter(|(peer, _)| *peer < args.id) {
-            let link = transport::keep_connected(*peer, address.clone(), inbound.clone());
-            tasks.spawn(async move {
-                link.await;
-                NodeError::Served("a peer", "its link ended".to_owned())
-            });
-        }
-        let links = outboxes.clone();
+        let links = Links::new(args.id, outboxes.clone(), inbound.clone());
         let log = args.events.as_ref().map(|path| EventLog::open(path, &core.status(), storage, clock.now()));
         let log = log.transpose().map_err(|source| NodeError::System { doing: "write events", source })?;
-        let mut driver = Driver::new(core, clock, writer, outboxes, metrics.clone());
+        let mut driver = Driver::new(core, clock, writer, links, metrics.clone());
         log.into_iter().for_each(|log| driver.tells(log));
         let handle =
-            Handle::new(events, driver.status(), clock, config, (args.fsync, storage), links, metrics);
+            Handle::new(events, driver.status(), clock, config, (args.fsync, storage), outboxes, metrics);
         tasks.spawn(async move {
             driver.run(inputs, reports).await;
             NodeError::Served("the core", "its inputs ended".to_owned())

@@ -46,6 +46,10 @@ fn words(entry: &Entry) -> String {
         Op::Cas { new, .. } => format!("cas {key} ({} B)", new.len()),
         Op::Append { value, .. } => format!("append {key} ({} B)", value.len()),
         Op::Delete { .. } => format!("delete {key}"),
+        Op::Reconfigure { from, nodes } => {
+            let nodes: Vec<String> = nodes.keys().map(ToString::to_string).collect();
+            format!("members {} after configuration {from}", nodes.join(", "))
+        }
     };
     match command.seq {
         0 => what,
@@ -68,6 +72,7 @@ pub fn state(s: &v1::StatusReply) -> Value {
         "protocol": s.protocol, "fsync": s.fsync, "bugs": s.bugs,
         "promised": ballot(s.promised), "told": ballot(s.told), "recovered": ballot(s.recovered), "leading": ballot(s.leading), "leader": s.leader,
         "lease_left_ms": s.lease_left_ms, "elections_won": s.elections_won, "preempted": s.preempted,
+        "config": s.config, "members": s.members.iter().map(|m| m.node).collect::<Vec<_>>(),
         "snapshot": s.snapshot_slot, "first": s.first_slot, "applied": s.applied_index, "commit": s.commit_index,
         "last": s.last_slot, "unsynced": s.unsynced,
         "hash": hex(s.applied_hash), "state_hash": hex(s.state_hash), "session_hash": hex(s.session_hash),

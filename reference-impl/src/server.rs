@@ -16,13 +16,13 @@ use tonic::{Request, Response, Status};
 
 use crate::clock::Clock;
 use crate::codec;
-use crate::core::{Command, Config, Core, Failure, NodeId, Reply, Served};
+use crate::core::{Command, Config, Core, Failure, Nodes, Op, Reply, Served};
 use crate::driver::{Event, Events, Look};
 use crate::metrics::{self, Metrics, Queues};
 use crate::observe;
 use crate::proto::v1;
 use crate::proto::v1::kv_server::Kv;
-use crate::transport::Outbox;
+use crate::transport::Outboxes;
 use crate::wal::Fsync;
 
 /// How long a node that hands leadership over stays, so that its last words leave.
@@ -39,7 +39,7 @@ pub struct Handle {
     config: Arc<Config>,
     fsync: Fsync,
     storage: u64,
-    links: Arc<[(NodeId, Arc<Outbox>)]>,
+    links: Outboxes,
     metrics: Arc<Metrics>,
 }
 
@@ -50,19 +50,10 @@ impl Handle {
         clock: Clock,
         config: Config,
         (fsync, storage): (Fsync, u64),
-        links: BTreeMap<NodeId, Arc<Outbox>>,
+        links: Outboxes,
         metrics: Arc<Metrics>,
     ) -> Self {
-        Handle {
-            events,
-            status,
-            clock,
-            config: Arc::new(config),
-            fsync,
-            storage,
-            links: links.into_iter().collect(),
-            metrics,
-        }
+        Handle { events, status, clock, config: Arc::new(config), fsync, storage, links, metrics }
     }
 
     /// Runs one command. `deadline` is how long the node may keep trying (`None`: its default).
@@ -86,6 +77,13 @@ impl Handle {
             // It is queued for the links by now. If it does not leave in time, the others wait for the end of the lease.
             tokio::time::sleep(FAREWELL).await;
         }
+    }
+
+    /// Asks for these members in the place of those of configuration `config`; `None` means the one that this node has applied.
+    pub async fn reconfigure(&self, config: Option<u64>, nodes: Nodes, deadline: Option<Duration>) -> Reply {
+        let from = config.unwrap_or_else(|| self.status().config);
+        let op = Op::Reconfigure { from, nodes };
+        self.execute(Command { client: 0, seq: 0, op }, deadline, false).await
     }
 
     /// What the node believes at this moment.
@@ -112,12 +110,8 @@ impl Handle {
 
     /// What it has counted, as Prometheus reads it.
     pub fn metrics(&self) -> String {
-        let waits = |(peer, link): &(NodeId, Arc<Outbox>)| {
-            let (waiting, dropped) = link.waiting();
-            (*peer, waiting, dropped)
-        };
         let inputs = (self.events.max_capacity() - self.events.capacity()) as u64;
-        let queues = Queues { inputs, peers: self.links.iter().map(waits).collect() };
+        let queues = Queues { inputs, peers: self.links.waiting() };
         metrics::render(&self.metrics, &self.status(), &queues)
     }
 
@@ -133,7 +127,7 @@ impl Handle {
     fn status_reply(&self, status: crate::core::Status) -> v1::StatusReply {
         let now = self.clock.now();
         let mut sent = BTreeMap::new();
-        self.links.iter().for_each(|(_, link)| link.count_sent(&mut sent));
+        self.links.count_sent(&mut sent);
         v1::StatusReply {
             node: status.node,
             role: status.role.to_owned(),
@@ -150,6 +144,8 @@ impl Handle {
             preempted: status.preempted,
             bugs: self.config.hooks.names().into_iter().map(str::to_owned).collect(),
             applied_hash: status.applied_hash,
+            config: status.config,
+            members: codec::nodes_to(&status.members),
             sent: sent.into_iter().map(|(kind, count)| v1::Sent { kind: kind.to_owned(), count }).collect(),
             incarnation: status.epoch,
             storage: self.storage,

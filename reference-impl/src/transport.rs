@@ -13,7 +13,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -34,6 +34,8 @@ use crate::proto::v1::peer_server::Peer;
 const QUEUE_MAX: usize = 8_192;
 /// Messages in one batch.
 const BATCH_MAX: usize = 256;
+/// Other nodes that a node may hear of.
+const OUTBOXES_MAX: usize = 256;
 /// Bytes in one batch, roughly.
 const BATCH_BYTES: usize = 1 << 20;
 /// HTTP/2 window of one stream, and of a connection.
@@ -71,20 +73,14 @@ struct Queue {
 /// What waits to be sent to one peer.
 pub struct Outbox {
     sender: Sender,
-    epoch: AtomicU64,
+    epoch: Arc<AtomicU64>,
     queue: Mutex<Queue>,
 }
 
 impl Outbox {
-    /// An empty one.
-    pub fn new(sender: Sender) -> Arc<Self> {
-        let epoch = AtomicU64::new(sender.epoch);
+    /// An empty one. `epoch` is shared by all outboxes of a node.
+    fn new(sender: Sender, epoch: Arc<AtomicU64>) -> Arc<Self> {
         Arc::new(Outbox { sender, epoch, queue: Mutex::default() })
-    }
-
-    /// A node that had no incarnation has one now.
-    pub fn speaks_as(&self, epoch: u64) {
-        self.epoch.store(epoch, Ordering::Relaxed);
     }
 
     /// Queues messages; never blocks. If the queue is full its oldest ones are lost.
@@ -193,11 +189,66 @@ impl Stream for Batches {
     }
 }
 
-/// Keeps a stream to `peer` at `address` open, for ever. Only one of two nodes may do so: the one with the larger number.
-pub async fn keep_connected(peer: NodeId, address: String, inbound: Inbound) {
+/// The outboxes of a node. Cheap to clone.
+#[derive(Clone)]
+pub struct Outboxes {
+    sender: Sender,
+    epoch: Arc<AtomicU64>,
+    all: Arc<Mutex<BTreeMap<NodeId, Arc<Outbox>>>>,
+}
+
+impl Outboxes {
+    /// None yet, of a node that speaks as `sender`.
+    pub fn new(sender: Sender) -> Self {
+        let epoch = Arc::new(AtomicU64::new(sender.epoch));
+        Outboxes { sender, epoch, all: Arc::default() }
+    }
+
+    /// A node that had no incarnation has one now.
+    pub fn speaks_as(&self, epoch: u64) {
+        self.epoch.store(epoch, Ordering::Relaxed);
+    }
+
+    /// The one for `peer`, if there is one.
+    pub fn get(&self, peer: NodeId) -> Option<Arc<Outbox>> {
+        self.all.lock().unwrap_or_else(PoisonError::into_inner).get(&peer).cloned()
+    }
+
+    /// The one for `peer`, made if there is none. `None` if that would be one too many.
+    pub fn open(&self, peer: NodeId) -> Option<Arc<Outbox>> {
+        let mut all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
+        if !all.contains_key(&peer) && all.len() >= OUTBOXES_MAX {
+            return None;
+        }
+        let new = || Outbox::new(self.sender.clone(), self.epoch.clone());
+        Some(all.entry(peer).or_insert_with(new).clone())
+    }
+
+    /// For each peer how much waits, and how much was dropped.
+    pub(crate) fn waiting(&self) -> Vec<(NodeId, u64, u64)> {
+        let all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
+        let waits = |(peer, outbox): (&NodeId, &Arc<Outbox>)| {
+            let (waiting, dropped) = outbox.waiting();
+            (*peer, waiting, dropped)
+        };
+        all.iter().map(waits).collect()
+    }
+
+    /// Adds up, by kind, what went out.
+    pub(crate) fn count_sent(&self, counts: &mut BTreeMap<&'static str, u64>) {
+        let all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
+        all.values().for_each(|outbox| outbox.count_sent(counts));
+    }
+}
+
+/// Keeps a stream to `peer` at `address` open, until it ends after `leaves` was set. Only one of two nodes may do so: see `links`.
+pub async fn keep_connected(peer: NodeId, address: String, inbound: Inbound, leaves: Arc<AtomicBool>) {
     let mut wait = BACK_OFF.0;
     let mut said_why = String::new();
     loop {
+        if leaves.load(Ordering::Relaxed) {
+            return;
+        }
         let started = tokio::time::Instant::now();
         let why = match dial(peer, &address, &inbound).await {
             Ok(()) => "the peer closed the stream".to_owned(),
@@ -226,7 +277,7 @@ async fn dial(peer: NodeId, address: &str, inbound: &Inbound) -> Result<(), Stri
         .keep_alive_timeout(KEEP_ALIVE.1)
         .keep_alive_while_idle(true);
     let channel = endpoint.connect().await.map_err(|error| root_cause(&error))?;
-    let outbox = inbound.outboxes.get(&peer).ok_or("it is no peer")?;
+    let outbox = inbound.outboxes.open(peer).ok_or("there are too many peers")?;
     let mut batches = PeerClient::new(channel)
         .max_decoding_message_size(DECODE_MAX)
         .link(outbox.attach(true))
@@ -252,14 +303,14 @@ fn root_cause(error: &dyn std::error::Error) -> String {
 pub struct Inbound {
     cluster_id: Bytes,
     events: Events,
-    outboxes: Arc<BTreeMap<NodeId, Arc<Outbox>>>,
+    outboxes: Outboxes,
     epochs: Arc<Mutex<BTreeMap<NodeId, u64>>>,
 }
 
 impl Inbound {
     /// Takes batches of this cluster and hands their messages on; whoever opens a stream is answered from its outbox.
-    pub fn new(cluster_id: Bytes, events: Events, outboxes: BTreeMap<NodeId, Arc<Outbox>>) -> Self {
-        Inbound { cluster_id, events, outboxes: Arc::new(outboxes), epochs: Arc::default() }
+    pub fn new(cluster_id: Bytes, events: Events, outboxes: Outboxes) -> Self {
+        Inbound { cluster_id, events, outboxes, epochs: Arc::default() }
     }
 
     /// Whether a batch comes from the newest incarnation of a node of this cluster, or from one that has none yet.
@@ -313,8 +364,12 @@ impl Peer for Inbound {
         if !self.check(&hello).map_err(Status::failed_precondition)? {
             return Err(Status::failed_precondition("a newer incarnation of this node was heard"));
         }
-        let outbox = self.outboxes.get(&hello.from).ok_or_else(|| {
-            Status::failed_precondition(format!("node {} is no --peer of this node", hello.from))
+        if hello.from == self.outboxes.sender.node {
+            return Err(Status::failed_precondition(format!("this is node {} as well", hello.from)));
+        }
+        // A node that is to be added is known to nobody before it says who it is.
+        let outbox = self.outboxes.open(hello.from).ok_or_else(|| {
+            Status::failed_precondition(format!("{OUTBOXES_MAX} other nodes are known already"))
         })?;
         let answers = outbox.attach(false);
         let (inbound, outbox, stream) = (self.clone(), outbox.clone(), answers.stream);
@@ -337,7 +392,7 @@ mod tests {
     use super::*;
 
     fn outbox() -> Arc<Outbox> {
-        Outbox::new(Sender { cluster_id: "c".into(), node: 1, epoch: 1 })
+        Outboxes::new(Sender { cluster_id: "c".into(), node: 1, epoch: 1 }).open(2).unwrap()
     }
 
     #[test]

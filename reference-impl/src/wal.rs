@@ -167,7 +167,7 @@ pub enum WalError {
         found: String,
     },
     /// It is not a log of this program, or its beginning is damaged.
-    #[error("{} does not begin like a paxos-kv log of format 1 or 2: {why}. If it is one, restore it from a copy", .file.display())]
+    #[error("{} does not begin like a paxos-kv log of format 1 to 3: {why}. If it is one, restore it from a copy", .file.display())]
     Foreign {
         /// The log.
         file: PathBuf,
@@ -222,8 +222,8 @@ struct Aside {
     end: u64,
 }
 
-/// Format 1 had neither snapshots nor a base; it is read as well.
-const FORMAT: u32 = 2;
+/// Format 1 had neither snapshots nor a base, format 2 no changes of membership; both are read as well.
+const FORMAT: u32 = 3;
 /// Bytes of records in one frame of a log that is written anew, roughly.
 const FRAME_BYTES: usize = 4 << 20;
 

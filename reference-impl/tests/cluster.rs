@@ -248,6 +248,36 @@ async fn http_speaks_the_same_language() {
     let (status, body) = execute(json!({"put": {"key": "", "value": "x"}})).await;
     assert_eq!((status, &body["error"]["code"]), (400, &json!("INVALID")));
 
+    let (_, body) = http(here, "GET", "/v1/members", "").await;
+    assert_eq!((&body["config"], body["members"].as_object().unwrap().len()), (&json!(0), 3), "{body}");
+    let mut members = body["members"].clone();
+    for (set, why) in
+        [(json!({}), "names no node"), (json!({"1": "x"}), "no address"), (members.clone(), "already")]
+    {
+        let (status, body) = http(there, "POST", "/v1/members", &json!({"members": set}).to_string()).await;
+        assert_eq!((status, &body["error"]["code"]), (400, &json!("INVALID")), "{body}");
+        assert!(body["error"]["message"].as_str().unwrap().contains(why), "{body}");
+    }
+    // The leader leaves: of the two others one leads at once.
+    members.as_object_mut().unwrap().remove(&(leader + 1).to_string());
+    let (status, body) = http(there, "POST", "/v1/members", &json!({"members": members}).to_string()).await;
+    assert_eq!((status, &body["result"]), (200, &json!({"done": true})), "{body}");
+    let until = Instant::now() + Duration::from_secs(15);
+    while http(there, "PUT", "/v1/kv/b", "1").await.0 != 200 {
+        assert!(Instant::now() < until, "nobody leads after the change");
+    }
+    let (_, body) = http(there, "GET", "/v1/members", "").await;
+    assert_eq!(body, json!({"config": 1, "members": members}));
+    let (_, body) = http(here, "GET", "/status", "").await;
+    assert_eq!((&body["role"], &body["config"]), (&json!("learner"), &json!(1)));
+    assert_eq!(&body["fsync"], &json!("none"));
+    assert_eq!(http(here, "GET", "/health", "").await, (200, json!("ok\n")));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn http_says_who_leads() {
+    let cluster = Cluster::start(3, &["--fsync", "none"]).await;
+    let here = &cluster.http[cluster.leader().await];
     let (_, body) = http(here, "GET", "/status", "").await;
     assert_eq!((&body["role"], &body["fsync"]), (&json!("leader"), &json!("none")));
     assert_eq!(http(here, "GET", "/health", "").await, (200, json!("ok\n")));

@@ -5,7 +5,6 @@
 //! node 2 ── dials ──→ [ proxy: holds what goes to node 1, or what goes to node 2 ] ──→ node 1
 //! ```
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,7 +14,7 @@ use paxos_kv::driver::Event;
 use paxos_kv::proto::v1::PeerBatch;
 use paxos_kv::proto::v1::peer_client::PeerClient;
 use paxos_kv::proto::v1::peer_server::PeerServer;
-use paxos_kv::transport::{Inbound, Outbox, Sender, keep_connected};
+use paxos_kv::transport::{Inbound, Outbox, Outboxes, Sender, keep_connected};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
@@ -31,9 +30,10 @@ struct End {
 }
 
 fn end(node: NodeId, peer: NodeId, epoch: u64) -> End {
-    let outbox = Outbox::new(Sender { cluster_id: "c".into(), node, epoch });
+    let outboxes = Outboxes::new(Sender { cluster_id: "c".into(), node, epoch });
+    let outbox = outboxes.open(peer).unwrap();
     let (sender, events) = mpsc::channel(64);
-    let inbound = Inbound::new("c".into(), sender, BTreeMap::from([(peer, outbox.clone())]));
+    let inbound = Inbound::new("c".into(), sender, outboxes);
     End { outbox, inbound, events }
 }
 
@@ -94,7 +94,7 @@ async fn a_direction_that_is_cut_leaves_the_other_alone() {
     let (to_one, forth) = watch::channel(false);
     let (to_two, back) = watch::channel(false);
     let address = proxy(serve(one.inbound.clone()).await, forth, back).await;
-    tokio::spawn(keep_connected(1, address.to_string(), two.inbound.clone()));
+    tokio::spawn(keep_connected(1, address.to_string(), two.inbound.clone(), Arc::default()));
     two.say(1);
     assert_eq!(one.hears(SOON).await, Some(1));
     one.say(2);
@@ -122,11 +122,11 @@ async fn a_new_incarnation_takes_the_link_over() {
     let (mut one, old) = (end(1, 2, 1), end(2, 1, 1));
     let address = serve(one.inbound.clone()).await;
     // The old incarnation's stream stays open, as that of a machine that has lost its power does.
-    tokio::spawn(keep_connected(1, address.to_string(), old.inbound.clone()));
+    tokio::spawn(keep_connected(1, address.to_string(), old.inbound.clone(), Arc::default()));
     old.say(1);
     assert_eq!(one.hears(SOON).await, Some(1));
     let mut new = end(2, 1, 2);
-    tokio::spawn(keep_connected(1, address.to_string(), new.inbound.clone()));
+    tokio::spawn(keep_connected(1, address.to_string(), new.inbound.clone(), Arc::default()));
     new.say(2);
     assert_eq!(one.hears(SOON).await, Some(2));
     old.say(3);

@@ -6,7 +6,7 @@
 
 use std::ops::Range;
 
-use paxos_kv::bugs::{Bug, BugInfo, Hooks, catalogue};
+use paxos_kv::bugs::{Bug, BugInfo, Hooks, Shortcut, Shortcuts, catalogue};
 use paxos_kv::core::Protocol;
 use paxos_kv::sim::{Report, Setup, run};
 
@@ -81,6 +81,42 @@ fn one_node_and_four_nodes_work_too() {
     assert!(clean(1, Protocol::MultiPaxos, 0..20).ok > 1_000);
     assert!(clean(4, Protocol::MultiPaxos, 0..20).ok > 1_000);
     assert!(clean(1, Protocol::BasicPaxos, 0..20).ok > 500);
+}
+
+/// Runs clusters whose members change.
+fn changing(seeds: Range<u64>) -> Report {
+    let mut total = Report::default();
+    let more = std::env::var("PAXOS_SIM_SEEDS").ok().and_then(|count| count.parse().ok());
+    let end = more.map_or(seeds.end, |count: u64| seeds.end.max(seeds.start + count));
+    for seed in seeds.start..end {
+        total += run(&Setup::changing(seed)).unwrap_or_else(|violation| panic!("{violation}"));
+    }
+    println!("changing members: {total:?}");
+    total
+}
+
+#[test]
+fn members_that_change_are_clean() {
+    let total = changing(0..200);
+    was_eventful(&total, 200);
+    assert!(total.configurations > 600, "{total:?}");
+}
+
+/// Each must be found by what the nodes do, or by what clients see.
+#[test]
+fn shortcuts_about_membership_are_found() {
+    for shortcut in [
+        Shortcut::NoNewPhaseOne,
+        Shortcut::LeaseOutlivesStopSign,
+        Shortcut::VotesBeforeCaughtUp,
+        Shortcut::AnyDiskVotes,
+    ] {
+        let shortcuts = Shortcuts::taking(shortcut);
+        let found =
+            (0..PATIENCE_WITH_RARE).find_map(|seed| run(&Setup { shortcuts, ..Setup::changing(seed) }).err());
+        println!("{shortcut:?}: {:?}", found.as_ref().map(ToString::to_string));
+        assert!(found.is_some(), "{shortcut:?} survived {PATIENCE_WITH_RARE} seeds");
+    }
 }
 
 #[test]

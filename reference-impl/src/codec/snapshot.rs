@@ -6,10 +6,12 @@
 //!
 //! A piece whose checksum is wrong decodes to `None`: it counts as lost, and is asked for again.
 
+use std::sync::Arc;
+
 use prost::Message as _;
 use prost::bytes::Bytes;
 
-use crate::core::{Cursor, Message, Output, Piece, SessionRow, Slot};
+use crate::core::{Cursor, Members, Message, Output, Piece, SessionRow, Slot};
 use crate::proto::v1;
 
 /// To the wire.
@@ -37,6 +39,11 @@ pub fn piece_to(piece: Piece) -> v1::SnapshotPiece {
     v1::SnapshotPiece {
         entries: piece.entries.into_iter().map(|(key, value)| v1::KeyValue { key, value }).collect(),
         sessions: piece.sessions.into_iter().map(session).collect(),
+        members: piece.members.map(|members| v1::Members {
+            config: members.config,
+            since: members.since,
+            nodes: super::nodes_to(&members.nodes),
+        }),
     }
 }
 
@@ -54,6 +61,10 @@ pub fn piece_from(piece: v1::SnapshotPiece) -> Option<Piece> {
     Some(Piece {
         entries: piece.entries.into_iter().map(|entry| (entry.key, entry.value)).collect(),
         sessions: piece.sessions.into_iter().map(session).collect::<Option<_>>()?,
+        members: piece.members.map(|members| {
+            let nodes = super::nodes_from(members.nodes);
+            Arc::new(Members { config: members.config, since: members.since, nodes })
+        }),
     })
 }
 
@@ -92,7 +103,7 @@ mod tests {
     fn a_piece_that_was_changed_on_the_way_is_dropped() {
         let row =
             SessionRow { client: 1, seq: 2, slot: 3, output: Output::Cas { swapped: true, found: None } };
-        let piece = Piece { sessions: vec![row], entries: vec![("k".into(), "v".into())] };
+        let piece = Piece { sessions: vec![row], entries: vec![("k".into(), "v".into())], members: None };
         let wire = message_to(9, 7, Cursor::default(), Some(Cursor::default()), piece);
         assert!(message_from(wire.clone()).is_some());
         let mut changed = wire.piece.to_vec();

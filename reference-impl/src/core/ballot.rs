@@ -4,6 +4,8 @@
 //! Ballot { round: 7, node: 2 }  >  Ballot { round: 6, node: 5 }      rounds decide, the node breaks ties
 //! ```
 //!
+//! The upper bits of a round are the number of the configuration in which it was cast (see `reconfigure`).
+//!
 //! Deliberately no wall clock: [`Mono`] never leaves the node it was read on.
 
 use std::ops::Add;
@@ -23,14 +25,30 @@ pub struct Ballot {
     pub node: NodeId,
 }
 
+/// A configuration has so many bits of rounds for itself: a million elections a second for twelve days.
+const ROUND_BITS: u32 = 40;
+
 impl Ballot {
     /// Below every ballot of a proposer.
     pub const ZERO: Ballot = Ballot { round: 0, node: 0 };
+
+    /// The configuration that it belongs to.
+    pub fn config(self) -> u64 {
+        self.round >> ROUND_BITS
+    }
+
+    /// The round below all those of configuration `config`.
+    pub fn first_round(config: u64) -> u64 {
+        config << ROUND_BITS
+    }
 }
 
 impl std::fmt::Display for Ballot {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}.{}", self.round, self.node)
+        match self.config() {
+            0 => write!(f, "{}.{}", self.round, self.node),
+            config => write!(f, "{config}/{}.{}", self.round - Ballot::first_round(config), self.node),
+        }
     }
 }
 

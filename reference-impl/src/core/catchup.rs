@@ -55,7 +55,13 @@ impl Core {
                 self.learn(slot, entry, now);
             }
         }
-        self.apply(now);
+        // Nobody waits for anything yet.
+        while let Some((_, entry, _)) = self.learner.apply_next(self.config.hooks) {
+            self.snapshots.applied_bytes += entry.size();
+        }
+        if let Some(members) = self.learner.machine().members() {
+            self.config.enter(members);
+        }
     }
 
     /// `slot` is chosen. Applies nothing yet.
@@ -69,6 +75,9 @@ impl Core {
                 }
                 self.clients.chosen(entry.id, now);
                 self.close(slot, entry.id);
+                if entry.ends(self.config.number) && !self.config.shortcuts.waits_until_applied() {
+                    self.enter_at_once(slot, entry, now);
+                }
             }
         }
     }
@@ -97,6 +106,9 @@ impl Core {
             }
             if let Some(applied) = applied {
                 self.answer_applied(slot, entry.id, applied, now);
+            }
+            if entry.is_change() {
+                self.follow_configuration(now);
             }
         }
         if self.learner.applied() > before {
@@ -146,6 +158,11 @@ impl Core {
     /// Somebody knows all up to `slot`.
     pub(super) fn aims_at(&mut self, slot: Slot) {
         self.catch_up.target = self.catch_up.target.max(slot);
+    }
+
+    /// Whether nothing is asked for.
+    pub(super) fn is_idle(&self) -> bool {
+        self.catch_up.asked.is_none()
     }
 
     pub(super) fn ask(&mut self, node: NodeId, now: Mono) {

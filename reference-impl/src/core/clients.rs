@@ -17,6 +17,7 @@ use std::time::Duration;
 use super::ballot::{Ballot, Mono, NodeId, Slot};
 use super::command::{Command, EntryId, Failure, Op, Output, Path, ReadMode, Reply, Served};
 use super::machine::Applied;
+use super::members;
 use super::message::Message;
 use super::{Call, Core, Effect, KEY_MAX, Protocol, Role, VALUE_MAX};
 
@@ -75,6 +76,8 @@ struct Forwarded {
     to: NodeId,
     again_at: Mono,
     again_after: Duration,
+    /// It was sent more than once, or proposed before.
+    again: bool,
 }
 
 /// Everybody who waits.
@@ -176,6 +179,15 @@ impl Core {
         if let Op::Get { mode: ReadMode::Stale, .. } = request.command.op {
             return self.answer_locally(request, Path::StaleRead);
         }
+        if !self.is_member() {
+            return self.answer(request, Err(Failure::NotLeader), Served::default());
+        }
+        if let Op::Reconfigure { .. } = request.command.op
+            && self.config.protocol == Protocol::BasicPaxos
+        {
+            let why = "under basic-paxos the members cannot be changed".to_owned();
+            return self.answer(request, Err(Failure::Invalid(why)), Served::default());
+        }
         if let Op::Cas { .. } = request.command.op
             && !self.config.hooks.decides_every_cas()
             && matches!(
@@ -223,13 +235,13 @@ impl Core {
     }
 
     fn forward(&mut self, id: EntryId, mut request: Request, to: NodeId, now: Mono) {
-        request.offered = true;
+        let again = std::mem::replace(&mut request.offered, true);
         let (command, ttl) = (request.command.clone(), request.deadline.since(now));
         let again_after = self.config.timing.resend;
         self.clients.look_at(request.deadline.min(now + again_after));
         self.clients
             .forwarded
-            .insert(id, Forwarded { request, to, again_at: now + again_after, again_after });
+            .insert(id, Forwarded { request, to, again_at: now + again_after, again_after, again });
         self.send(to, Message::Forward { id, command, ttl }, None);
     }
 
@@ -250,8 +262,13 @@ impl Core {
 
     pub(super) fn on_forward_reply(&mut self, id: EntryId, mut reply: Reply, now: Mono) {
         let Some(forwarded) = self.clients.forwarded.remove(&id) else { return };
-        let request = forwarded.request;
+        let mut request = forwarded.request;
         match &reply.result {
+            Err(Failure::Invalid(_)) if !forwarded.again => {
+                // It was sent once, and refused.
+                request.offered = false;
+                self.answer(request, reply.result, reply.served);
+            }
             Err(failure) if failure.is_definite() => {
                 if request.command.may_be_sent_again() && now < request.deadline {
                     let until = (now + self.config.timing.leader_wait).min(request.deadline);
@@ -355,6 +372,7 @@ impl Core {
         let mut again = Vec::new();
         for (id, forwarded) in &mut self.clients.forwarded {
             if now >= forwarded.again_at && forwarded.request.command.may_be_sent_again() {
+                forwarded.again = true;
                 forwarded.again_after *= 2;
                 forwarded.again_at = now + forwarded.again_after;
                 let (command, ttl) =
@@ -377,8 +395,10 @@ impl Core {
             }
             other => other,
         };
-        let reply =
-            Box::new(Reply { result, served, leader_hint: self.follows.map_or(0, |ballot| ballot.node) });
+        // Who is no member hears of no leader.
+        let likely = if self.is_member() { None } else { self.config.nodes.first().copied() };
+        let leader_hint = self.follows.map(|ballot| ballot.node).or(likely).unwrap_or(0);
+        let reply = Box::new(Reply { result, served, leader_hint });
         match request.origin {
             Origin::Local(call) => self.effects.push(Effect::Reply { call, reply }),
             Origin::Peer { node, id } => self.send(node, Message::ForwardReply { id, reply }, None),
@@ -428,6 +448,9 @@ fn expired<T>(map: &BTreeMap<EntryId, T>, is_late: impl Fn(&T) -> bool) -> Vec<E
 }
 
 fn validate(op: &Op) -> Result<(), String> {
+    if let Op::Reconfigure { nodes, .. } = op {
+        return members::validate(nodes);
+    }
     if op.key().is_empty() {
         return Err("the key is empty; name one".to_owned());
     }

@@ -11,6 +11,7 @@ use std::time::Duration;
 use prost::bytes::Bytes;
 
 use super::ballot::{Ballot, NodeId, Slot};
+use super::members::Nodes;
 
 /// How a read may be answered.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -42,10 +43,12 @@ pub enum Op {
     Append { key: String, value: Bytes },
     /// Removes a key.
     Delete { key: String },
+    /// Ends configuration `from`, and begins the next one with these nodes.
+    Reconfigure { from: u64, nodes: Nodes },
 }
 
 impl Op {
-    /// The key that it concerns.
+    /// The key that it concerns; empty if it concerns the cluster.
     pub fn key(&self) -> &str {
         match self {
             Op::Get { key, .. }
@@ -53,6 +56,7 @@ impl Op {
             | Op::Cas { key, .. }
             | Op::Append { key, .. }
             | Op::Delete { key } => key,
+            Op::Reconfigure { .. } => "",
         }
     }
 
@@ -66,6 +70,7 @@ impl Op {
         self.key().len()
             + match self {
                 Op::Get { .. } | Op::Delete { .. } => 0,
+                Op::Reconfigure { nodes, .. } => nodes.values().map(|member| 16 + member.address.len()).sum(),
                 Op::Put { value, .. } | Op::Append { value, .. } => value.len(),
                 Op::Cas { expected, new, .. } => expected.as_ref().map_or(0, Bytes::len) + new.len(),
             }
@@ -84,9 +89,10 @@ pub struct Command {
 }
 
 impl Command {
-    /// Whether running it twice cannot be told from running it once: reads, and whatever the session table guards.
+    /// Whether running it twice cannot be told from running it once: reads, whatever the session table guards, and changes of
+    /// membership, which name what they replace.
     pub fn may_be_sent_again(&self) -> bool {
-        self.seq != 0 || self.op.is_read()
+        self.seq != 0 || self.op.is_read() || matches!(self.op, Op::Reconfigure { .. })
     }
 }
 
@@ -111,6 +117,17 @@ pub struct Entry {
 }
 
 impl Entry {
+    /// Whether it is a change of membership, whether or not that counts.
+    pub fn is_change(&self) -> bool {
+        matches!(&self.command, Some(Command { op: Op::Reconfigure { .. }, .. }))
+    }
+
+    /// Whether it is the stop-sign of configuration `config`.
+    pub fn ends(&self, config: u64) -> bool {
+        let op = self.command.as_ref().map(|command| &command.op);
+        matches!(op, Some(Op::Reconfigure { from, .. }) if *from == config)
+    }
+
     /// Bytes it takes, roughly.
     pub fn size(&self) -> usize {
         48 + self.command.as_ref().map_or(0, |command| command.op.size())

@@ -10,11 +10,13 @@
 //! machine, and no file: flags are enough (see `node`).
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::ballot::{NodeId, Slot};
+use super::members::{Member, Members, Nodes};
 use super::snapshot::Snapshots;
-use crate::bugs::Hooks;
+use crate::bugs::{Hooks, Shortcuts};
 
 /// Which protocol decides. Fixed when a data directory is first used.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, clap::ValueEnum)]
@@ -121,8 +123,14 @@ impl Timing {
 pub struct Config {
     /// This node.
     pub id: NodeId,
-    /// All voters, this node included.
+    /// All voters; at the start those of configuration 0, this node included unless it joins.
     pub nodes: BTreeSet<NodeId>,
+    /// The number of that configuration.
+    pub number: u64,
+    /// The same nodes and their addresses.
+    pub members: Arc<Nodes>,
+    /// This node is none of configuration 0: it learns until a change adds it.
+    pub joins: bool,
     /// How commands are decided.
     pub protocol: Protocol,
     /// Durations.
@@ -145,6 +153,8 @@ pub struct Config {
     pub nonce: u64,
     /// Planted bugs; none by default.
     pub hooks: Hooks,
+    /// The same about changes of membership.
+    pub shortcuts: Shortcuts,
 }
 
 impl Config {
@@ -154,7 +164,10 @@ impl Config {
         nodes.insert(id);
         Config {
             id,
+            members: Arc::new(nodes.iter().map(|node| (*node, Member::default())).collect()),
             nodes,
+            number: 0,
+            joins: false,
             protocol,
             timing: Timing::default(),
             window: 1024,
@@ -166,7 +179,24 @@ impl Config {
             seed: 0,
             nonce: 0,
             hooks: Hooks::default(),
+            shortcuts: Shortcuts::default(),
         }
+    }
+
+    /// The same for a node that is to be added to a cluster whose nodes these are.
+    #[must_use]
+    pub fn joining(mut self) -> Self {
+        self.nodes.remove(&self.id);
+        Arc::make_mut(&mut self.members).remove(&self.id);
+        self.joins = true;
+        self
+    }
+
+    /// Goes on to a configuration of the log.
+    pub(super) fn enter(&mut self, members: &Members) {
+        self.number = members.config;
+        self.nodes = members.nodes.keys().copied().collect();
+        self.members = Arc::new(members.nodes.clone());
     }
 
     /// The plan for snapshots of a node whose last one was taken at `slot`.

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use super::ballot::{Ballot, Mono, NodeId, Slot};
 use super::command::{Command, Reply};
+use super::members::Nodes;
 use super::message::Message;
 use super::observed::Checkpoint;
 use super::record::Record;
@@ -57,8 +58,16 @@ pub enum Effect {
     Send { to: NodeId, message: Message, after: Option<Token> },
     /// Answer a call, once.
     Reply { call: Call, reply: Box<Reply> },
+    /// These decide from now on: be connected with them.
+    Members(Arc<Nodes>),
     /// Tell the operator.
     Note(Note),
+}
+
+impl From<Note> for Effect {
+    fn from(note: Note) -> Effect {
+        Effect::Note(note)
+    }
 }
 
 /// Something an operator wants to know.
@@ -79,6 +88,10 @@ pub enum Note {
     LostItsDisk { epoch: u64 },
     /// It does.
     VotesAgain { applied: Slot },
+    /// The directory was empty, and the node was started to be added: it has no vote until a change does that.
+    Joins { epoch: u64 },
+    /// The slots behind `since` are decided by this configuration, of which this node is a member or not.
+    Configuration { config: u64, since: Slot, member: bool },
     /// The log now begins behind this slot; a snapshot stands for what was before.
     Truncated { slot: Slot },
     /// A snapshot of another node was put in place: this one had applied only up to `from`.
@@ -93,7 +106,7 @@ pub enum Note {
 pub struct Status {
     pub node: NodeId,
     /// `leader`, `candidate`, `follower` or `proposer`; without a vote `joining` (its directory was empty, and not all others
-    /// have answered yet) or `learner`.
+    /// have answered yet) or `learner` (it knows too little, or is no member).
     pub role: &'static str,
     pub promised: Ballot,
     pub leading: Option<Ballot>,
@@ -122,4 +135,7 @@ pub struct Status {
     pub here: Checkpoint,
     /// Writes that are on their way to the disk.
     pub unsynced: u64,
+    /// Number of the configuration, and its nodes.
+    pub config: u64,
+    pub members: Arc<Nodes>,
 }

@@ -15,13 +15,13 @@
 //! the ballot again. There is no pre-vote: a node that comes back from a partition costs the leader one re-election.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use rand::RngExt;
 
 use super::ballot::{Ballot, Mono, NodeId, Slot};
 use super::leader::Leader;
 use super::message::{Message, Scope, Vote};
+use super::reconfigure::{Found, settle_stop_sign};
 use super::{Core, Effect, Note, Role};
 use crate::bugs::Hooks;
 
@@ -80,14 +80,22 @@ impl Core {
     }
 
     /// Whoever sends a snapshot can lead; this node could not before it has all of it.
-    fn may_stand(&self) -> bool {
-        self.votes() && !self.snapshots.is_catching_up(self.learner.applied())
+    pub(super) fn may_stand(&self) -> bool {
+        let caught_up = !self.snapshots.is_catching_up(self.learner.applied());
+        let round = Ballot { round: self.next_round(), node: self.config.id };
+        // Whoever has promised a ballot of a later configuration has yet to apply what begins it.
+        self.votes() && caught_up && round.config() == self.config.number
+    }
+
+    /// Above everything seen, and within the configuration.
+    fn next_round(&self) -> u64 {
+        let seen = self.top_round.max(self.acceptor.highest_promise().round);
+        1 + seen.max(Ballot::first_round(self.config.number))
     }
 
     /// Stands for election under a ballot above everything seen.
-    fn stand(&mut self, now: Mono) {
-        let round = 1 + self.top_round.max(self.acceptor.highest_promise().round);
-        let mut ballot = Ballot { round, node: self.config.id };
+    pub(super) fn stand(&mut self, now: Mono) {
+        let mut ballot = Ballot { round: self.next_round(), node: self.config.id };
         let promised = self.acceptor.highest_promise();
         if promised.node == self.config.id && !self.config.hooks.takes_new_ballot() {
             ballot = promised;
@@ -144,8 +152,7 @@ impl Core {
             return self.want(commit, node, now);
         }
         let (ballot, hooks) = (candidate.ballot, self.config.hooks);
-        let mut values =
-            if hooks.heeds_reported_votes() { candidate.reported(hooks) } else { BTreeMap::new() };
+        let mut values = if hooks.heeds_reported_votes() { candidate.reported(hooks) } else { Found::new() };
         let applied = self.learner.applied();
         values.retain(|slot, _| *slot > applied);
         if !hooks.heeds_votes_beyond_gaps() {
@@ -154,17 +161,24 @@ impl Core {
             values.retain(|slot, _| *slot <= end);
         }
         for (slot, entry) in self.learner.chosen_from(applied + 1) {
-            values.insert(slot, entry.clone());
+            values.insert(slot, (Ballot { round: u64::MAX, node: NodeId::MAX }, entry.clone()));
         }
+        let stop = if self.config.shortcuts.heeds_stop_signs() {
+            settle_stop_sign(&mut values, self.config.number)
+        } else {
+            None
+        };
         let last = values.last_key_value().map_or(applied, |(slot, _)| *slot);
 
         self.elections_won += 1;
-        self.role = Role::Leader(Box::new(Leader::new(ballot, last + 1, now)));
+        // Nothing may be proposed behind a stop-sign: it is the barrier itself.
+        let barrier = stop.unwrap_or(last + 1);
+        self.role = Role::Leader(Box::new(Leader::new(ballot, barrier, stop, now)));
         let reproposed = (last - applied) as usize;
-        self.effects.push(Effect::Note(Note::Elected { ballot, reproposed, barrier: last + 1 }));
+        self.effects.push(Effect::Note(Note::Elected { ballot, reproposed, barrier }));
         for slot in applied + 1..=last {
             let entry = match values.remove(&slot) {
-                Some(entry) => entry,
+                Some((_, entry)) => entry,
                 None if hooks.fills_gaps() => self.no_op(),
                 None => continue,
             };
@@ -173,8 +187,10 @@ impl Core {
             }
             self.propose(slot, entry, now);
         }
-        let barrier = self.no_op();
-        self.propose(last + 1, barrier, now);
+        if stop.is_none() {
+            let no_op = self.no_op();
+            self.propose(barrier, no_op, now);
+        }
         self.hear_leader(ballot, now);
         self.send_heartbeats(now);
     }
@@ -250,8 +266,9 @@ impl Core {
     pub(super) fn on_release(&mut self, ballot: Ballot, to: NodeId, now: Mono) {
         self.grant.release(ballot);
         // An old message must not unseat anyone.
-        let follows = self.follows == Some(ballot) && matches!(self.role, Role::Follower);
-        if to == self.config.id && follows && self.may_stand() {
+        let before = self.follows.is_none() && ballot.config() + 1 == self.config.number;
+        let follows = self.follows == Some(ballot) || before;
+        if to == self.config.id && follows && matches!(self.role, Role::Follower) && self.may_stand() {
             self.stand(now);
         }
     }
@@ -290,7 +307,7 @@ impl Candidate {
     }
 
     /// P3 read backwards: for each slot the value of the highest ballot that was reported.
-    fn reported(&self, hooks: Hooks) -> BTreeMap<Slot, Arc<super::Entry>> {
+    fn reported(&self, hooks: Hooks) -> Found {
         let mut best: BTreeMap<Slot, &Vote> = BTreeMap::new();
         for vote in self.promises.values().flat_map(|(_, votes)| votes) {
             let known = best.entry(vote.slot).or_insert(vote);
@@ -300,6 +317,6 @@ impl Candidate {
                 *known = vote;
             }
         }
-        best.into_iter().map(|(slot, vote)| (slot, vote.entry.clone())).collect()
+        best.into_iter().map(|(slot, vote)| (slot, (vote.ballot, vote.entry.clone()))).collect()
     }
 }

@@ -20,9 +20,16 @@
 //! and for lower ballots phase 1 has found nothing. (4) Below that slot all is chosen and applied here before this node votes. It
 //! then promises `b`, and all its statements are true again. Under Basic Paxos the slot is the highest that any other node knows of.
 //!
+//! **With members that change.** A node that is started to be added (`--join`) is treated as one that has lost its disk: it learns, and has
+//! no vote. A change names, for each node that it adds, the incarnation by which the leader knows it; and the first incarnation of a disk that joins is drawn at
+//! random. So a disk that has had the named incarnation is the one that was added, and has forgotten nothing: it votes as soon as it has applied
+//! the stop-sign. Any other disk under that number gets its vote by the rule above, with "all others" those of the configuration that it is in, asked again in
+//! each: what was lost about an earlier configuration does not matter, because the node votes there no more.
+//!
 //! Deliberately no help if a majority has lost its disks: then nobody leads, and nothing is made up.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use super::ballot::{Ballot, Mono, NodeId, Slot};
 use super::lease::Grant;
@@ -66,6 +73,12 @@ pub(super) struct Joining {
     /// Who has written this incarnation down.
     greeted: BTreeSet<NodeId>,
     hello_at: Mono,
+    /// The first incarnation of this disk.
+    first: u64,
+    /// What the others of this configuration had promised when they first answered a node without a vote.
+    heard: BTreeMap<NodeId, Ballot>,
+    /// Whom a node that is no member has asked last for news.
+    asked: NodeId,
 }
 
 impl Joining {
@@ -84,7 +97,29 @@ impl Joining {
             noting: BTreeMap::new(),
             greeted: BTreeSet::new(),
             hello_at: now,
+            first: if durable.first == 0 { durable.epoch } else { durable.first },
+            heard: BTreeMap::new(),
+            asked: 0,
         }
+    }
+
+    /// The incarnation of another node that is written down here.
+    pub(super) fn knows(&self, node: NodeId) -> Option<u64> {
+        self.known.get(&node).copied()
+    }
+
+    /// The record of the first incarnation, if that is not the newest.
+    pub(super) fn first_start(&self, epoch: u64, lease: Duration) -> Option<Record> {
+        (0 < self.first && self.first < epoch).then_some(Record::Start { epoch: self.first, lease })
+    }
+
+    /// Another configuration begins: what was heard in the one before says nothing about it.
+    pub(super) fn enter(&mut self, now: Mono) {
+        self.heard.clear();
+        if let Standing::Learning { until, .. } = &mut self.standing {
+            *until = None;
+        }
+        self.hello_at = now;
     }
 
     /// What a truncated log must still say.
@@ -110,27 +145,29 @@ impl Joining {
 impl Core {
     /// Whether this node may promise and accept.
     pub fn votes(&self) -> bool {
-        matches!(self.joining.standing, Standing::Voter)
+        matches!(self.joining.standing, Standing::Voter) && self.is_member()
     }
 
     pub(super) fn is_asking(&self) -> bool {
         matches!(self.joining.standing, Standing::Asking(_))
     }
 
-    /// Whether a message may be listened to: everyone may greet and ask; what others *say* counts once they are known.
+    /// Whether a message may be listened to: everyone may greet, ask, and tell what was chosen; what others say of *themselves* counts once
+    /// they are known.
     pub(super) fn may_say(&self, from: NodeId, message: &Message) -> bool {
         match message {
             Message::Hello { .. } | Message::Welcome { .. } => true,
             _ if self.is_asking() => false,
+            // What was chosen is true whoever says it.
             Message::Fetch { .. } | Message::FetchSnapshot { .. } => true,
+            Message::Chosen { .. } | Message::Snapshot { .. } => true,
             _ => self.joining.known.contains_key(&from),
         }
     }
 
     /// When it says again who it is; never, once all others have written that down.
     pub(super) fn joining_wakeup(&self) -> Mono {
-        let votes = matches!(self.joining.standing, Standing::Voter);
-        let done = votes && self.config.others().all(|node| self.joining.greeted.contains(&node));
+        let done = self.votes() && self.config.others().all(|node| self.joining.greeted.contains(&node));
         if done { Mono::NEVER } else { self.joining.hello_at }
     }
 
@@ -148,6 +185,15 @@ impl Core {
         let hello = Message::Hello { epoch: self.epoch, nonce: self.config.nonce };
         silent.into_iter().for_each(|node| self.send(node, hello.clone(), None));
         self.try_to_vote(now);
+        if !self.is_asking() && !self.is_member() && self.is_idle() {
+            // Nobody sends it anything of their own accord.
+            let after = self.joining.asked;
+            let next = self.config.others().find(|node| *node > after).or(self.config.others().next());
+            if let Some(node) = next {
+                self.joining.asked = node;
+                self.send(node, Message::Fetch { from: self.learner.applied() + 1 }, None);
+            }
+        }
     }
 
     /// `from` has started. Write that down, and say what is known of it and of the cluster.
@@ -169,23 +215,19 @@ impl Core {
         };
         let promised = self.acceptor.highest_promise().max(claims);
         let slot = self.acceptor.highest_slot().max(self.learner.last_chosen());
-        self.send_when_durable(from, Message::Welcome { epoch, nonce, known, promised, slot, leading });
+        let config = self.config.number;
+        self.send_when_durable(
+            from,
+            Message::Welcome { epoch, nonce, known, promised, slot, leading, config },
+        );
     }
 
-    #[expect(clippy::too_many_arguments)]
-    pub(super) fn on_welcome(
-        &mut self,
-        from: NodeId,
-        epoch: u64,
-        nonce: u64,
-        known: u64,
-        promised: Ballot,
-        slot: Slot,
-        leading: Option<(Ballot, Slot)>,
-        now: Mono,
-    ) {
+    pub(super) fn on_welcome(&mut self, from: NodeId, welcome: Message, now: Mono) {
+        let Message::Welcome { epoch, nonce, known, promised, slot, leading, config } = welcome else {
+            return;
+        };
         // The nonce: an answer to an earlier incarnation, which may have been another node's word on an empty cluster.
-        if nonce != self.config.nonce || epoch != self.epoch {
+        if nonce != self.config.nonce || epoch != self.epoch || !self.config.nodes.contains(&from) {
             return;
         }
         match &mut self.joining.standing {
@@ -195,9 +237,20 @@ impl Core {
             }
             Standing::Learning { forgotten, until } => {
                 self.joining.greeted.insert(from);
+                let here = config == self.config.number;
+                if here {
+                    self.joining.heard.entry(from).or_insert(promised);
+                }
+                // In configuration 0 all others were asked before this incarnation began.
+                let heard = &self.joining.heard;
+                let all = config == 0 || self.config.others().all(|node| heard.contains_key(&node));
+                let bound = heard.values().copied().max().unwrap_or_default().max(forgotten.ballot);
+                let bound = if config == 0 { forgotten.ballot } else { bound };
                 // Any such leader will do; the one with the least to wait for is best.
                 if let Some((ballot, next)) = leading
-                    && ballot >= forgotten.ballot
+                    && here
+                    && all
+                    && ballot >= bound
                     && until.is_none_or(|(_, known)| next < known)
                 {
                     *until = Some((ballot, next));
@@ -211,7 +264,10 @@ impl Core {
     /// All have answered: begins the first incarnation, or the next one after those that are forgotten.
     fn decide(&mut self, now: Mono) {
         let Standing::Asking(answers) = &self.joining.standing else { return };
-        if answers.len() < self.config.others().count() || self.joining.next.is_some() {
+        let joins = self.config.joins;
+        // Whoever joins has no vote anyway: one that answers is enough.
+        let enough = if joins { 1 } else { self.config.others().count() };
+        if answers.len() < enough || self.joining.next.is_some() {
             return;
         }
         let known = answers.values().map(|(known, ..)| *known).max().unwrap_or(0);
@@ -219,9 +275,10 @@ impl Core {
             ballot: answers.values().map(|(_, ballot, _)| *ballot).max().unwrap_or_default(),
             slot: answers.values().map(|(.., slot)| *slot).max().unwrap_or(0),
         };
-        let epoch = known + 1;
+        let drawn = if joins { self.config.nonce >> 20 } else { 0 };
+        let epoch = known + 1 + drawn;
         let mut records = vec![Record::Start { epoch, lease: self.config.timing.lease }];
-        let standing = if known == 0 || !self.config.hooks.waits_after_wipe() {
+        let standing = if !joins && (known == 0 || !self.config.hooks.waits_after_wipe()) {
             Standing::Voter
         } else {
             records.push(Record::Forgotten(Some(forgotten)));
@@ -231,11 +288,23 @@ impl Core {
         self.joining.next = Some((self.issued, epoch, standing));
     }
 
+    /// Whether this disk is the one that the configuration means.
+    fn was_added(&self) -> bool {
+        let born = self.config.members.get(&self.config.id).map_or(0, |me| me.born);
+        let any = !self.config.shortcuts.knows_disks() || !self.config.shortcuts.waits_until_applied();
+        self.config.number > 0
+            && (0 < born && self.joining.first <= born && born <= self.epoch || any && self.is_member())
+    }
+
     /// Votes again, if everything is known that the forgotten votes can have been about.
-    fn try_to_vote(&mut self, now: Mono) {
+    pub(super) fn try_to_vote(&mut self, now: Mono) {
         let Standing::Learning { forgotten, until } = self.joining.standing else { return };
+        if !self.is_member() {
+            return;
+        }
         let applied = self.learner.applied();
         let promise = match (self.config.protocol, until) {
+            _ if self.was_added() => Ballot::ZERO,
             (Protocol::MultiPaxos, Some((ballot, next))) if applied + 1 >= next => ballot,
             (Protocol::BasicPaxos, _) if applied >= forgotten.slot => Ballot::ZERO,
             _ => return,
@@ -265,13 +334,17 @@ impl Core {
         };
         if epoch > self.epoch {
             self.epoch = epoch;
+            if self.joining.first == 0 {
+                self.joining.first = epoch;
+            }
             self.effects.push(Effect::Incarnation(epoch));
         }
         if let Standing::Learning { forgotten, .. } = standing {
             self.top_round = self.top_round.max(forgotten.ballot.round);
             // A grant may be forgotten as well.
             self.grant = Grant::after_restart(now + self.config.timing.lease);
-            self.effects.push(Effect::Note(Note::LostItsDisk { epoch }));
+            let note = if self.config.joins { Note::Joins { epoch } } else { Note::LostItsDisk { epoch } };
+            self.effects.push(note.into());
         } else if matches!(self.joining.standing, Standing::Learning { .. }) {
             self.effects.push(Effect::Note(Note::VotesAgain { applied: self.learner.applied() }));
         }
@@ -311,15 +384,22 @@ mod tests {
     }
 
     fn welcome(epoch: u64, known: u64, promised: Ballot, leading: Option<(Ballot, Slot)>) -> Message {
-        Message::Welcome { epoch, nonce: 0, known, promised, slot: 0, leading }
+        Message::Welcome { epoch, nonce: 0, known, promised, slot: 0, leading, config: 0 }
     }
 
     #[test]
     fn a_first_start_needs_the_word_of_all_others_and_of_this_start() {
         let mut core = fresh();
         tell(&mut core, 2, welcome(0, 0, Ballot::ZERO, None));
-        let of_before =
-            Message::Welcome { epoch: 0, nonce: 9, known: 0, promised: Ballot::ZERO, slot: 0, leading: None };
+        let of_before = Message::Welcome {
+            epoch: 0,
+            nonce: 9,
+            known: 0,
+            promised: Ballot::ZERO,
+            slot: 0,
+            leading: None,
+            config: 0,
+        };
         tell(&mut core, 3, of_before);
         assert!(!core.votes() && core.is_asking());
         tell(&mut core, 3, welcome(0, 0, Ballot::ZERO, None));

@@ -31,6 +31,8 @@ pub(super) struct Leader {
     pub(super) barrier: Slot,
     pub(super) next: Slot,
     pub(super) lease: Lease,
+    /// A stop-sign is proposed here: nothing is proposed behind it, and nothing read locally.
+    pub(super) stop: Option<Slot>,
     /// Commands that wait for the window.
     pub(super) queue: VecDeque<Request>,
     heartbeat_at: Mono,
@@ -70,11 +72,12 @@ impl Leader {
         self.heartbeat_at.min(lost)
     }
 
-    pub(super) fn new(ballot: Ballot, barrier: Slot, now: Mono) -> Self {
+    pub(super) fn new(ballot: Ballot, barrier: Slot, stop: Option<Slot>, now: Mono) -> Self {
         Leader {
             ballot,
             barrier,
             next: barrier + 1,
+            stop,
             lease: Lease::new(now),
             queue: VecDeque::new(),
             heartbeat_at: now,
@@ -263,12 +266,14 @@ impl Core {
     // --- commands at the leader ---------------------------------------------------------------------------------------
 
     /// A command has reached the leader: answer it locally, propose it, or queue it.
-    pub(super) fn lead(&mut self, request: Request, now: Mono) {
+    pub(super) fn lead(&mut self, mut request: Request, now: Mono) {
         let Role::Leader(leader) = &self.role else { return };
         let ballot = leader.ballot;
         let served = |path, slot| Served { path, slot, ballot, node: self.config.id, ..Served::default() };
         let applied = self.learner.applied();
+        let reads = leader.stop.is_none() || !self.config.shortcuts.stops_reading();
         if let Op::Get { key, mode: ReadMode::Lease } = &request.command.op
+            && reads
             && (applied >= leader.barrier || !self.config.hooks.waits_for_barrier())
             && (self.lease_until(leader).is_some_and(|until| now < until)
                 || !self.config.hooks.checks_lease())
@@ -285,6 +290,16 @@ impl Core {
         }
         if let Op::Get { mode: ReadMode::ReadIndex, .. } = request.command.op {
             return self.read_index(request, now);
+        }
+        if let Op::Reconfigure { from, nodes } = &mut request.command.op {
+            match self.admit_change(*from, nodes) {
+                Ok(true) => {}
+                Ok(false) => {
+                    let served = served(Path::Retry, applied);
+                    return self.answer(request, Ok(Output::Done), served);
+                }
+                Err(why) => return self.answer(request, Err(why), Served::default()),
+            }
         }
         if self.config.hooks.consults_sessions() {
             match self.learner.machine().seen(&request.command) {
@@ -323,7 +338,7 @@ impl Core {
     pub(super) fn fill_window(&mut self, now: Mono) {
         loop {
             let Role::Leader(leader) = &self.role else { return };
-            if !self.window_has_room(leader.next) {
+            if leader.stop.is_some() || !self.window_has_room(leader.next) {
                 return;
             }
             let Role::Leader(leader) = &mut self.role else { return };
@@ -331,6 +346,11 @@ impl Core {
             let (slot, ballot) = (leader.next, leader.ballot);
             leader.next += 1;
             let entry = Arc::new(Entry { id: self.fresh_id(), command: Some(request.command.clone()) });
+            if entry.ends(self.config.number)
+                && let Role::Leader(leader) = &mut self.role
+            {
+                leader.stop = Some(slot);
+            }
             self.clients.wait(entry.id, Waiter::proposed(request, ballot, Path::OneRtt, now));
             self.propose(slot, entry, now);
         }

@@ -130,6 +130,14 @@ impl Lease {
         others.max_by_key(|(node, round)| (**round, std::cmp::Reverse(**node))).map(|(node, _)| *node)
     }
 
+    /// All that have ever acknowledged a round, those with the newest first.
+    pub fn newest_first(&self) -> Vec<NodeId> {
+        let mut nodes: Vec<_> =
+            self.heard.iter().map(|(node, round)| (std::cmp::Reverse(*round), *node)).collect();
+        nodes.sort_unstable();
+        nodes.into_iter().map(|(_, node)| node).collect()
+    }
+
     /// When a quorum was last heard of (or when leading began).
     pub fn last_quorum(&self) -> Mono {
         self.granted_at

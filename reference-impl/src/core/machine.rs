@@ -20,6 +20,7 @@ use super::ballot::Slot;
 use super::command::{Command, Failure, Op, Output};
 use super::digest::{self, Digest};
 use super::learner::fnv;
+use super::members::{self, Members, Nodes};
 use super::session::{Seen, SessionRow, Sessions};
 use crate::bugs::Hooks;
 
@@ -114,6 +115,8 @@ pub struct Piece {
     pub sessions: Vec<SessionRow>,
     /// Keys and values.
     pub entries: Vec<(String, Bytes)>,
+    /// In the first one: the configuration, unless it is number 0.
+    pub members: Option<Arc<Members>>,
 }
 
 impl Piece {
@@ -124,11 +127,12 @@ impl Piece {
     }
 }
 
-/// Keys, values and sessions.
+/// Keys, values, sessions, and who decides.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Machine {
     map: Map,
     sessions: Sessions,
+    members: Option<Arc<Members>>,
 }
 
 impl Machine {
@@ -137,9 +141,9 @@ impl Machine {
         self.map.get(key).cloned()
     }
 
-    /// The keys and values alone: see the bug `snapshot-without-sessions`.
+    /// All but the sessions: see the bug `snapshot-without-sessions`.
     pub fn without_sessions(&self) -> Machine {
-        Machine { map: self.map.clone(), sessions: Sessions::default() }
+        Machine { sessions: Sessions::default(), ..self.clone() }
     }
 
     /// Bytes of the keys and values, roughly.
@@ -152,6 +156,9 @@ impl Machine {
     pub fn piece(&self, from: &Cursor, bytes: usize) -> (Piece, Option<Cursor>) {
         let mut piece = Piece::default();
         let mut left = bytes;
+        if *from == Cursor::default() {
+            piece.members.clone_from(&self.members);
+        }
         if from.part == 0 {
             for row in self.sessions.rows(from.client) {
                 if left == 0 {
@@ -188,11 +195,38 @@ impl Machine {
     pub fn absorb(&mut self, piece: Piece) {
         piece.sessions.into_iter().for_each(|row| self.sessions.restore(row));
         piece.entries.into_iter().for_each(|(key, value)| self.map.insert(key, value));
+        self.members = piece.members.or(self.members.take());
     }
 
-    /// Whether `command` was applied before; reads always count as new.
+    /// The configuration that decides what comes next; `None` while that is number 0.
+    pub fn members(&self) -> Option<&Arc<Members>> {
+        self.members.as_ref()
+    }
+
+    /// A change counts only if it replaces what there is: so it is made once, without a session.
+    fn reconfigure(&mut self, slot: Slot, from: u64, nodes: &Nodes) -> Applied {
+        let number = self.members.as_ref().map_or(0, |members| members.config);
+        if from == number {
+            let members = Members { config: number + 1, since: slot, nodes: nodes.clone() };
+            self.members = Some(Arc::new(members));
+            return Applied { result: Ok(Output::Done), duplicate: false };
+        }
+        let made =
+            |members: &Arc<Members>| members.config == from + 1 && members::are_same(&members.nodes, nodes);
+        let result = if self.members.as_ref().is_some_and(made) {
+            Ok(Output::Done)
+        } else {
+            Err(Failure::Invalid(format!(
+                "configuration {from} was replaced by another change; now it is {number}"
+            )))
+        };
+        Applied { result, duplicate: true }
+    }
+
+    /// Whether `command` was applied before; reads, and changes of membership, always count as new.
     pub fn seen(&self, command: &Command) -> Seen {
-        if command.op.is_read() { Seen::New } else { self.sessions.look_up(command.client, command.seq) }
+        let kept = !command.op.is_read() && !matches!(command.op, Op::Reconfigure { .. });
+        if !kept { Seen::New } else { self.sessions.look_up(command.client, command.seq) }
     }
 
     /// What `op` would come to now, without doing it.
@@ -203,12 +237,15 @@ impl Machine {
                 let found = self.get(key);
                 Output::Cas { swapped: found == *expected, found }
             }
-            Op::Put { .. } | Op::Append { .. } | Op::Delete { .. } => Output::Done,
+            Op::Put { .. } | Op::Append { .. } | Op::Delete { .. } | Op::Reconfigure { .. } => Output::Done,
         }
     }
 
     /// Applies the command of `slot`.
     pub fn apply(&mut self, slot: Slot, command: &Command, hooks: Hooks) -> Applied {
+        if let Op::Reconfigure { from, nodes } = &command.op {
+            return self.reconfigure(slot, *from, nodes);
+        }
         if hooks.consults_sessions() && hooks.consults_sessions_when_applying() {
             match self.seen(command) {
                 Seen::New => {}
@@ -221,7 +258,9 @@ impl Machine {
         }
         let output = self.preview(&command.op);
         match &command.op {
-            Op::Get { .. } => return Applied { result: Ok(output), duplicate: false },
+            Op::Get { .. } | Op::Reconfigure { .. } => {
+                return Applied { result: Ok(output), duplicate: false };
+            }
             _ if slot.is_multiple_of(7) && !hooks.applies_the_same() => {}
             Op::Put { key, value } => self.map.insert(key.clone(), value.clone()),
             Op::Delete { key } => self.map.remove(key),

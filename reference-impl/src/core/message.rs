@@ -89,11 +89,13 @@ pub enum Message {
         promised: Ballot,
         slot: Slot,
         leading: Option<(Ballot, Slot)>,
+        /// The configuration that I am in.
+        config: u64,
     },
-    /// What is the highest slot that you have voted for?
-    ReadQuery { id: EntryId },
+    /// What is the highest slot that you have voted for, in this configuration?
+    ReadQuery { config: u64, id: EntryId },
     /// This.
-    ReadAnswer { id: EntryId, last: Slot },
+    ReadAnswer { config: u64, id: EntryId, last: Slot },
     /// I lead no more, and do not read by my lease: you are not bound to me any longer. `to` shall stand at once.
     Release { ballot: Ballot, to: NodeId },
     /// A client's command for the leader, who has `ttl` to answer.
@@ -103,6 +105,40 @@ pub enum Message {
 }
 
 impl Message {
+    /// The configuration whose members it is about; `None` if it may be said to anyone.
+    pub fn config(&self) -> Option<u64> {
+        match self {
+            Message::Prepare { ballot, .. }
+            | Message::Promise { ballot, .. }
+            | Message::Nack { ballot, .. }
+            | Message::Accept { ballot, .. }
+            | Message::Accepted { ballot, .. }
+            | Message::Heartbeat { ballot, .. }
+            | Message::HeartbeatAck { ballot, .. } => Some(ballot.config()),
+            Message::ReadQuery { config, .. } | Message::ReadAnswer { config, .. } => Some(*config),
+            Message::Fetch { .. }
+            | Message::Chosen { .. }
+            | Message::FetchSnapshot { .. }
+            | Message::Snapshot { .. }
+            | Message::Hello { .. }
+            | Message::Welcome { .. }
+            | Message::Release { .. }
+            | Message::Forward { .. }
+            | Message::ForwardReply { .. } => None,
+        }
+    }
+
+    /// Whether its sender wants something, so that one who is behind is worth telling.
+    pub(super) fn is_question(&self) -> bool {
+        matches!(
+            self,
+            Message::Prepare { .. }
+                | Message::Accept { .. }
+                | Message::Heartbeat { .. }
+                | Message::ReadQuery { .. }
+        )
+    }
+
     /// What it is called in counts.
     pub fn kind(&self) -> &'static str {
         match self {

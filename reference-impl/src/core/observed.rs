@@ -91,10 +91,13 @@ impl Observed {
         if promised > self.promises.back().map_or(self.promised, |(_, ballot)| *ballot) {
             self.promises.push_back((issued, promised));
         }
-        while let Some((_, ballot)) = self.promises.pop_front_if(|(token, _)| *token <= persisted) {
-            self.promised = ballot;
+        while let Some((_, ballot)) = self.promises.front().filter(|(token, _)| *token <= persisted) {
+            self.promised = *ballot;
+            self.promises.pop_front();
         }
-        while self.writes.pop_front_if(|(token, _)| *token <= persisted).is_some() {}
+        while self.writes.front().is_some_and(|(token, _)| *token <= persisted) {
+            self.writes.pop_front();
+        }
     }
 
     /// The prefix up to a checkpoint's slot has just been applied.

@@ -115,6 +115,10 @@ impl Core {
         }
         let applied = self.learner.applied();
         let Role::Leader(leader) = &self.role else { return };
+        if leader.stop.is_some() && self.config.shortcuts.stops_reading() {
+            // They wait for whoever leads in the next configuration.
+            return;
+        }
         let (ballot, confirmed) = (leader.ballot, leader.lease.confirmed());
         while let Some(read) = self.reads.index.front()
             && read.round.is_some_and(|round| round <= confirmed)
@@ -150,7 +154,7 @@ impl Core {
         self.reads.look_at(request.deadline.min(ask_again_at));
         let read = QuorumRead { request, last: BTreeMap::new(), waits_for: None, ask_again_at };
         self.reads.quorum.insert(id, read);
-        let query = Message::ReadQuery { id };
+        let query = Message::ReadQuery { config: self.config.number, id };
         self.broadcast(&query);
         self.send(self.config.id, query, None);
     }
@@ -163,7 +167,26 @@ impl Core {
         }
         let voted = if self.config.hooks.asks_for_votes() { self.acceptor.last_slot() } else { 0 };
         let last = voted.max(self.learner.applied());
-        self.send(from, Message::ReadAnswer { id, last }, None);
+        self.send(from, Message::ReadAnswer { config: self.config.number, id, last }, None);
+    }
+
+    /// The members have changed. What a write of the next configuration has reached says nothing about those of the last, so everybody
+    /// is asked again; a write of the last was applied by now. (Had the next one begun before a majority of this one answered, one of
+    /// them had told of the stop-sign, and that was waited for.)
+    pub(super) fn restart_quorum_reads(&mut self, now: Mono) {
+        let again = now + self.config.timing.resend;
+        for read in self.reads.quorum.values_mut() {
+            read.last.clear();
+            read.ask_again_at = again;
+        }
+        let open: Vec<EntryId> = self.reads.quorum.keys().copied().collect();
+        for id in open {
+            let query = Message::ReadQuery { config: self.config.number, id };
+            self.broadcast(&query);
+            if self.is_member() {
+                self.send(self.config.id, query, None);
+            }
+        }
     }
 
     pub(super) fn on_read_answer(&mut self, from: NodeId, id: EntryId, last: Slot, now: Mono) {
@@ -233,7 +256,7 @@ impl Core {
             }
         }
         for (node, id) in silent {
-            self.send(node, Message::ReadQuery { id }, None);
+            self.send(node, Message::ReadQuery { config: self.config.number, id }, None);
         }
         self.reads.due = self.reads.next_due();
     }

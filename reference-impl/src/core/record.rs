@@ -45,8 +45,10 @@ pub enum Record {
 /// All that survives a crash.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Durable {
-    /// Number of starts so far.
+    /// Number of starts so far. (The first of a node that joins is drawn, so that no other disk has had it.)
     pub epoch: u64,
+    /// The first incarnation of this disk, as far as it knows.
+    pub first: u64,
     /// Longest lease that an earlier incarnation may have granted.
     pub lease: Duration,
     /// Highest promise for all slots.
@@ -75,6 +77,7 @@ impl Durable {
         match record {
             Record::Start { epoch, lease } => {
                 self.epoch = self.epoch.max(epoch);
+                self.first = if self.first == 0 { epoch } else { self.first.min(epoch) };
                 self.lease = self.lease.max(lease);
             }
             Record::Promised { ballot, scope: Scope::From(_) } => self.promised = self.promised.max(ballot),

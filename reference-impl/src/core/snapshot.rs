@@ -173,10 +173,18 @@ impl Core {
         let Some(snapshot) = self.snapshots.saving.take_if(|saving| saving.slot == slot) else { return };
         self.snapshots.saved = slot;
         let received = snapshot.promised == Ballot::ZERO;
-        if slot > self.learner.applied() || received && !self.config.hooks.drops_older_snapshots() {
+        let installs =
+            slot > self.learner.applied() || received && !self.config.hooks.drops_older_snapshots();
+        if installs {
             self.install(&snapshot, now);
         }
         self.truncate(now);
+        if installs {
+            // Only now may anything be written that says that all of it is chosen.
+            self.follow_configuration(now);
+            self.after_progress(now);
+            self.apply(now);
+        }
         let applied = self.learner.applied();
         if let Some(received) = self.snapshots.received.take_if(|received| received.slot > applied.max(slot))
         {
@@ -209,8 +217,6 @@ impl Core {
         self.effects.push(Effect::Note(Note::Installed { from, to: snapshot.slot }));
         self.learner.install(snapshot);
         skipped.into_iter().for_each(|id| self.answer_unknown(id, WHY));
-        self.after_progress(now);
-        self.apply(now);
     }
 
     /// After a restart between "the received snapshot is on the disk" and "the log is replaced" the log may hold votes for
@@ -247,6 +253,7 @@ impl Core {
             Record::Truncated { slot: floor },
             Record::Start { epoch: self.epoch, lease: self.lease_noted },
         ];
+        records.extend(self.joining.first_start(self.epoch, self.lease_noted));
         records.extend(self.joining.records());
         records.extend(self.acceptor.records());
         for (slot, entry) in self.learner.chosen_from(floor + 1) {

@@ -15,7 +15,7 @@ mod user;
 
 use std::time::Duration;
 
-use crate::bugs::Hooks;
+use crate::bugs::{Hooks, Shortcuts};
 use crate::core::Protocol;
 
 /// What goes wrong, and how often.
@@ -39,6 +39,8 @@ pub struct Faults {
     pub wipes: bool,
     /// Whether disks fail for a while, or become unreadable while their node is down.
     pub disks: bool,
+    /// Whether the members are changed, to any three to five of the nodes.
+    pub changes: bool,
     /// Largest error of the rate of a clock, in parts per million.
     pub drift_ppm: u32,
 }
@@ -55,6 +57,7 @@ impl Default for Faults {
             partitions: true,
             wipes: true,
             disks: false,
+            changes: false,
             drift_ppm: 9_000,
         }
     }
@@ -65,8 +68,10 @@ impl Default for Faults {
 pub struct Setup {
     /// Decides everything that is random.
     pub seed: u64,
-    /// Size of the cluster.
+    /// How many nodes there are.
     pub nodes: u32,
+    /// How many of them are the members at first.
+    pub members: u32,
     /// How it decides.
     pub protocol: Protocol,
     /// Virtual time under load and faults; then everything is healed and must converge.
@@ -81,6 +86,8 @@ pub struct Setup {
     pub keep: u64,
     /// Bugs planted in every node.
     pub hooks: Hooks,
+    /// The same about changes of membership.
+    pub shortcuts: Shortcuts,
     /// Whether the nodes' own invariants are checked too, or only what clients see.
     pub look_inside: bool,
     /// Whether nodes are ticked more often than they ask for, which must change nothing.
@@ -93,6 +100,7 @@ impl Setup {
         Setup {
             seed,
             nodes,
+            members: nodes,
             protocol,
             load: Duration::from_secs(4),
             clients: 6,
@@ -100,9 +108,16 @@ impl Setup {
             snapshot_every: 20,
             keep: seed % 3 * 5,
             hooks: Hooks::default(),
+            shortcuts: Shortcuts::default(),
             look_inside: true,
             idle_ticks: false,
         }
+    }
+
+    /// A run of six nodes, of which three decide at first, whose members change.
+    pub fn changing(seed: u64) -> Self {
+        let faults = Faults { changes: true, ..Faults::default() };
+        Setup { members: 3, faults, ..Setup::new(seed, 6, Protocol::MultiPaxos) }
     }
 }
 
@@ -130,6 +145,7 @@ pub struct Report {
     pub rejoined: u64,
     pub disk_errors: u64,
     pub damaged: u64,
+    pub configurations: u64,
     pub steps: u64,
 }
 
@@ -155,6 +171,7 @@ impl std::ops::AddAssign for Report {
         self.rejoined += other.rejoined;
         self.disk_errors += other.disk_errors;
         self.damaged += other.damaged;
+        self.configurations += other.configurations;
         self.steps += other.steps;
     }
 }

@@ -233,7 +233,10 @@ impl World {
                 self.check(Err((Invariant::OneValue, what)));
             }
             Effect::Note(Note::VotesAgain { .. }) => self.stored.rejoined += 1,
-            Effect::Note(_) | Effect::Incarnation(_) => {}
+            Effect::Note(Note::Configuration { config, member: true, .. }) => {
+                self.stored.configurations = self.stored.configurations.max(config);
+            }
+            Effect::Note(_) | Effect::Incarnation(_) | Effect::Members(_) => {}
         }
     }
 

@@ -52,6 +52,8 @@ pub(super) struct Node {
     pub(super) core: Option<Core>,
     /// Number of the incarnation.
     pub(super) life: u32,
+    /// It has lost its disk, and is started to be added, or to find out that it was.
+    pub(super) rejoins: bool,
     durable: Durable,
     /// Synced, and not folded into `durable` yet.
     written: Vec<Record>,
@@ -86,6 +88,7 @@ impl Node {
         Node {
             core: None,
             life: 0,
+            rejoins: false,
             durable: Durable::default(),
             written: Vec::new(),
             unsafe_promises: Vec::new(),
@@ -132,7 +135,8 @@ impl Node {
     pub(super) fn start(&mut self, mut config: Config, now: u64) {
         self.fold();
         self.life += 1;
-        config.nonce = u64::from(self.life);
+        // The upper bits are those that the first incarnation of a disk is drawn from.
+        config.nonce = u64::from(self.life) << 40 | u64::from(self.life);
         let started = self.durable.start(&config);
         self.core = Some(Core::new(config, self.durable.clone(), self.clock.read(now)));
         started.into_iter().for_each(|record| self.durable.apply(record));
@@ -174,7 +178,8 @@ impl Node {
     }
 
     /// It has lost its disk. Only for one that does not run.
-    pub(super) fn wipe(&mut self) {
+    pub(super) fn wipe(&mut self, rejoins: bool) {
+        self.rejoins |= rejoins;
         self.durable = Durable::default();
         self.written.clear();
         (self.unnamed, self.damaged) = (None, None);

@@ -11,7 +11,7 @@
 //! Every event is handled at its virtual time; a paused node gets its events when it goes on. A node is ticked when its core
 //! wants that, not before. Deliberately single-threaded: many seeds are many worlds.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
 use rand::rngs::Xoshiro256PlusPlus;
@@ -23,7 +23,7 @@ use super::link::{CLIENTS, Cut, Link, Passed, Way, nanos};
 use super::node::{Fuse, Loss, Lost, Node};
 use super::oracle::{Broken, Invariant, Oracle};
 use super::queue::Queue;
-use crate::bugs::Hooks;
+use crate::bugs::{Hooks, Shortcuts};
 use crate::core::{
     Call, Command, Config, Core, Effect, Input, Mono, NodeId, Protocol, Reply, Status, Timing,
 };
@@ -35,12 +35,16 @@ pub struct Cluster {
     pub seed: u64,
     /// How many nodes, numbered from 1.
     pub nodes: u32,
+    /// How many of them are the members of configuration 0; the others are started to be added.
+    pub members: u32,
     /// How they decide.
     pub protocol: Protocol,
     /// Their durations.
     pub timing: Timing,
     /// Bugs planted in every node.
     pub hooks: Hooks,
+    /// The same about changes of membership.
+    pub shortcuts: Shortcuts,
     /// Largest error of the rate of a clock, in parts per million; each node draws its own.
     pub drift_ppm: u32,
     /// Shortest and longest time that a sync takes.
@@ -69,9 +73,11 @@ impl Cluster {
         Cluster {
             seed,
             nodes,
+            members: nodes,
             protocol,
             timing: usual.timing,
             hooks: Hooks::default(),
+            shortcuts: Shortcuts::default(),
             drift_ppm: 9_000,
             sync: (us(100), us(4_000)),
             links: Link::delayed(us(100), us(1_000)),
@@ -141,8 +147,10 @@ pub struct Stored {
     pub snapshots: u64,
     /// Those of them that came from another node and were put in place.
     pub installed: u64,
-    /// Nodes that got their vote back after they had lost their disk.
+    /// Nodes that got a vote: back, after they had lost their disk, or their first, having been added.
     pub rejoined: u64,
+    /// Number of the newest configuration.
+    pub configurations: u64,
 }
 
 impl World {
@@ -241,9 +249,18 @@ impl World {
         leading.max().map(|ballot| ballot.node)
     }
 
-    /// Whether all nodes run and have applied the same.
+    /// The members of the newest configuration that any node which runs has applied.
+    pub fn members(&self) -> BTreeSet<NodeId> {
+        let all = (1..=self.cluster.nodes).filter_map(|node| self.core(node));
+        let newest = all.max_by_key(|core| core.configuration());
+        newest.map_or_else(BTreeSet::new, |core| core.config().nodes.clone())
+    }
+
+    /// Whether all members run and have applied the same.
     pub fn is_together(&self) -> bool {
-        let mut states = (1..=self.cluster.nodes)
+        let members = self.members();
+        let mut states = members
+            .into_iter()
             .map(|node| self.core(node).map(|core| (core.learner().applied(), core.learner().hash())));
         let first = states.next().flatten();
         first.is_some() && states.all(|state| state == first)
@@ -307,7 +324,11 @@ impl World {
             return false;
         }
         let node = &mut self.nodes[id as usize];
-        let mut config = Config::new(id, 1..=self.cluster.nodes, self.cluster.protocol);
+        let mut config = Config::new(id, 1..=self.cluster.members, self.cluster.protocol);
+        if id > self.cluster.members || node.rejoins {
+            config = config.joining();
+        }
+        config.shortcuts = self.cluster.shortcuts;
         config.timing = self.cluster.timing.clone();
         config.seed = self.cluster.seed;
         config.hooks = self.cluster.hooks;
@@ -371,7 +392,9 @@ impl World {
     /// bear that only while fewer than a majority are without their memory.
     pub fn wipe(&mut self, id: NodeId) {
         self.crash(id, Loss::Power);
-        self.nodes[id as usize].wipe();
+        // Flags say nothing about a later configuration.
+        let rejoins = self.stored.configurations > 0;
+        self.nodes[id as usize].wipe(rejoins);
         let gone =
             |event: &Event| matches!(event, Event::Deliver { from, to, .. } if *from == id || *to == id);
         self.queue.lose(gone);

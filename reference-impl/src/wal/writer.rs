@@ -188,8 +188,8 @@ fn run(
             if fsync != Fsync::None && !replaces {
                 let begun = Instant::now();
                 let synced = log.sync();
-                metrics.synced(begun.elapsed(), records.len());
                 heed(&log, "sync", synced);
+                metrics.synced(begun.elapsed(), records.len());
             }
             report(Done::Written(newest));
         }

@@ -14,7 +14,7 @@ use std::time::Duration;
 use rand::RngExt;
 
 use super::user::{Action, MS, User};
-use crate::core::{Core, NodeId};
+use crate::core::{Command, Core, Member, NodeId, Nodes, Op};
 use crate::sim::{Cut, Link, Loss};
 
 impl User<'_> {
@@ -40,6 +40,9 @@ impl User<'_> {
         }
         if self.setup.faults.disks {
             kinds.extend(["disk-error", "disk-error-leader", "slow-disk-leader", "damage"]);
+        }
+        if self.setup.faults.changes {
+            kinds.extend(["members", "members", "members", "members"]);
         }
         if !self.setup.hooks.measures_monotonic_time() {
             kinds.extend(["wall-clock", "wall-clock-leader", "wall-clock-leader"]);
@@ -83,6 +86,7 @@ impl User<'_> {
                 self.after(back, Action::Start { node: victim });
                 self.after(mended, Action::Mend { node: victim });
             }
+            "members" => self.change_members(victim),
             "pause" | "pause-leader" => {
                 self.report.pauses += 1;
                 self.world.pause(victim);
@@ -118,9 +122,25 @@ impl User<'_> {
         self.after(back, Action::Start { node: id });
     }
 
-    /// Only a minority may be without its memory at a time: here one.
+    /// Asks a node for other members. Whatever becomes of it is not judged; what clients see meanwhile is.
+    fn change_members(&mut self, asked: NodeId) {
+        let from = (1..=self.setup.nodes).filter_map(|id| Some(self.world.core(id)?.configuration())).max();
+        let size = self.rng.random_range(3..=5.min(self.setup.nodes)) as usize;
+        let mut nodes = Nodes::new();
+        while nodes.len() < size {
+            let id = self.rng.random_range(1..=self.setup.nodes);
+            nodes.insert(id, Member { address: format!("n:{id}"), born: 0 });
+        }
+        let op = Op::Reconfigure { from: from.unwrap_or(0), nodes };
+        // If the connection is refused another change comes soon.
+        let _ = self.world.call(asked, Command { client: 0, seq: 0, op }, None, false);
+    }
+
+    /// Only a minority of the members may be without its memory at a time: here one.
     fn wipe(&mut self, victim: NodeId) {
-        if (1..=self.setup.nodes).all(|id| self.world.core(id).is_some_and(Core::votes)) {
+        let members = self.world.members();
+        let votes = |id: &NodeId| self.world.core(*id).is_some_and(Core::votes);
+        if members.contains(&victim) && members.iter().all(votes) {
             self.report.wiped += 1;
             self.world.wipe(victim);
             let back = self.rng.random_range(20..600);

@@ -63,7 +63,8 @@ pub(super) struct User<'a> {
 impl<'a> User<'a> {
     pub(super) fn new(setup: &'a Setup) -> Self {
         let mut cluster = Cluster::new(setup.seed, setup.nodes, setup.protocol);
-        cluster.hooks = setup.hooks;
+        (cluster.hooks, cluster.shortcuts) = (setup.hooks, setup.shortcuts);
+        cluster.members = setup.members;
         cluster.drift_ppm = setup.faults.drift_ppm;
         cluster.look_inside = setup.look_inside;
         cluster.idle_ticks = setup.idle_ticks;
@@ -132,7 +133,7 @@ impl<'a> User<'a> {
         self.report.elections = self.world.elections();
         let stored = self.world.stored();
         (self.report.snapshots, self.report.installed) = (stored.snapshots, stored.installed);
-        self.report.rejoined = stored.rejoined;
+        (self.report.rejoined, self.report.configurations) = (stored.rejoined, stored.configurations);
         Ok(self.report)
     }
 
@@ -309,11 +310,12 @@ impl<'a> User<'a> {
 
     // --- the end --------------------------------------------------------------------------------------------------------
 
-    /// After the load: every key was read, and all nodes have applied the same and vote.
+    /// After the load: every key was read, and all members have applied the same and vote.
     fn is_settled(&self) -> bool {
         // Nobody has to write for ever: under Basic Paxos a lost vote may have to wait for that.
         let votes = |id| self.world.core(id).is_some_and(Core::votes);
-        let all_vote = || self.setup.protocol == Protocol::BasicPaxos || (1..=self.setup.nodes).all(votes);
+        let all_vote =
+            || self.setup.protocol == Protocol::BasicPaxos || self.world.members().into_iter().all(votes);
         self.calm
             && self.final_keys.is_empty()
             && (!self.setup.look_inside || self.world.is_together() && all_vote())
