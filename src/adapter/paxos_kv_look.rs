@@ -68,6 +68,7 @@ fn state(node: String, seen: pb::ObserveReply) -> Option<NodeState> {
         storage: hex(s.storage),
         votes: s.role != "joining" && s.role != "learner",
         role: s.role,
+        config: Some(s.config),
         survives_power_failure: s.fsync != "none",
         // Under Basic Paxos each slot has its own promise.
         promised: s.told.filter(|_| s.protocol != "basic-paxos").map(ballot),
