@@ -141,7 +141,7 @@ async fn a_new_incarnation_takes_the_link_over() {
 async fn strangers_are_turned_away_with_the_reason() {
     let one = end(1, 2, 1);
     let address = serve(one.inbound.clone()).await;
-    for (cluster_id, from, why) in [("other", 2, "cluster"), ("c", 7, "node 7 is no --peer")] {
+    for (cluster_id, from, why) in [("other", 2, "cluster"), ("c", 1, "this is node 1 as well")] {
         let hello = PeerBatch { cluster_id: cluster_id.into(), from, epoch: 1, messages: vec![] };
         let mut client = PeerClient::connect(format!("http://{address}")).await.unwrap();
         let refused = client.link(tokio_stream::once(hello)).await.unwrap_err();

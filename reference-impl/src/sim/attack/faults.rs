@@ -25,6 +25,9 @@ impl User<'_> {
         let every = u64::try_from(self.setup.faults.every.as_nanos()).unwrap_or(u64::MAX);
         let next = self.world.now() + self.rng.random_range(every / 4..every * 2);
         self.at(next, Action::Fault);
+        if self.setup.faults.changes && self.rng.random_bool(0.6) {
+            self.change_members();
+        }
         let mut kinds = Vec::new();
         if self.setup.faults.crashes {
             kinds.extend(["crash", "crash", "crash-leader", "crash-many"]);
@@ -40,9 +43,6 @@ impl User<'_> {
         }
         if self.setup.faults.disks {
             kinds.extend(["disk-error", "disk-error-leader", "slow-disk-leader", "damage"]);
-        }
-        if self.setup.faults.changes {
-            kinds.extend(["members", "members", "members", "members"]);
         }
         if !self.setup.hooks.measures_monotonic_time() {
             kinds.extend(["wall-clock", "wall-clock-leader", "wall-clock-leader"]);
@@ -86,7 +86,6 @@ impl User<'_> {
                 self.after(back, Action::Start { node: victim });
                 self.after(mended, Action::Mend { node: victim });
             }
-            "members" => self.change_members(victim),
             "pause" | "pause-leader" => {
                 self.report.pauses += 1;
                 self.world.pause(victim);
@@ -123,7 +122,11 @@ impl User<'_> {
     }
 
     /// Asks a node for other members. Whatever becomes of it is not judged; what clients see meanwhile is.
-    fn change_members(&mut self, asked: NodeId) {
+    fn change_members(&mut self) {
+        let asked = match self.world.leader() {
+            Some(leader) if self.rng.random_bool(0.8) => leader,
+            _ => self.rng.random_range(1..=self.setup.nodes),
+        };
         let from = (1..=self.setup.nodes).filter_map(|id| Some(self.world.core(id)?.configuration())).max();
         let size = self.rng.random_range(3..=5.min(self.setup.nodes)) as usize;
         let mut nodes = Nodes::new();
