@@ -54,7 +54,7 @@ impl Bench {
                     }
                     Effect::Reply { reply, .. } => self.reply = Some(*reply),
                     Effect::Note(_)
-                    | Effect::Incarnation(_)
+                    | Effect::Incarnation(_) | Effect::Members(_)
                     | Effect::Snapshot(_)
                     | Effect::Truncate { .. } => {}
                 }
