@@ -179,7 +179,7 @@ impl Core {
         if let Op::Get { mode: ReadMode::Stale, .. } = request.command.op {
             return self.answer_locally(request, Path::StaleRead);
         }
-        if !self.is_member() {
+        if !self.is_member() && matches!(self.role, Role::Follower) {
             return self.answer(request, Err(Failure::NotLeader), Served::default());
         }
         if let Op::Reconfigure { .. } = request.command.op
