@@ -54,7 +54,8 @@ impl Bench {
                     }
                     Effect::Reply { reply, .. } => self.reply = Some(*reply),
                     Effect::Note(_)
-                    | Effect::Incarnation(_) | Effect::Members(_)
+                    | Effect::Incarnation(_)
+                    | Effect::Members(_)
                     | Effect::Snapshot(_)
                     | Effect::Truncate { .. } => {}
                 }
