@@ -88,7 +88,8 @@ fn changing(seeds: Range<u64>) -> Report {
     let mut total = Report::default();
     let more = std::env::var("PAXOS_SIM_SEEDS").ok().and_then(|count| count.parse().ok());
     let end = more.map_or(seeds.end, |count: u64| seeds.end.max(seeds.start + count));
-    for seed in seeds.start..end {
+    let first = std::env::var("PAXOS_SIM_FIRST").ok().and_then(|first| first.parse().ok());
+    for seed in first.unwrap_or(seeds.start)..end {
         total += run(&Setup::changing(seed)).unwrap_or_else(|violation| panic!("{violation}"));
     }
     println!("changing members: {total:?}");
@@ -102,7 +103,7 @@ fn members_that_change_are_clean() {
     assert!(total.configurations > 300, "{total:?}");
 }
 
-/// Each must be found by what the nodes do, or by what clients see.
+/// Each must be found by what the nodes agree on, or by what clients read; that a cluster stands still proves less.
 #[test]
 fn shortcuts_about_membership_are_found() {
     for shortcut in [
@@ -112,8 +113,11 @@ fn shortcuts_about_membership_are_found() {
         Shortcut::AnyDiskVotes,
     ] {
         let shortcuts = Shortcuts::taking(shortcut);
-        let found =
-            (0..PATIENCE_WITH_RARE).find_map(|seed| run(&Setup { shortcuts, ..Setup::changing(seed) }).err());
+        let wrong = |seed| {
+            let violation = run(&Setup { shortcuts, ..Setup::changing(seed) }).err()?;
+            (!violation.what.contains("did not come together")).then_some(violation)
+        };
+        let found = (0..PATIENCE_WITH_RARE).find_map(wrong);
         println!("{shortcut:?}: {:?}", found.as_ref().map(ToString::to_string));
         assert!(found.is_some(), "{shortcut:?} survived {PATIENCE_WITH_RARE} seeds");
     }

@@ -161,6 +161,8 @@ impl Core {
             // What was chosen is true whoever says it.
             Message::Fetch { .. } | Message::FetchSnapshot { .. } => true,
             Message::Chosen { .. } | Message::Snapshot { .. } => true,
+            // From a later configuration it says only that there is something to fetch.
+            _ if message.config().is_some_and(|config| config > self.config.number) => true,
             _ => self.joining.known.contains_key(&from),
         }
     }
@@ -229,6 +231,10 @@ impl Core {
         // The nonce: an answer to an earlier incarnation, which may have been another node's word on an empty cluster.
         if nonce != self.config.nonce || epoch != self.epoch || !self.config.nodes.contains(&from) {
             return;
+        }
+        if config > self.config.number && !self.is_asking() {
+            // Whoever has missed a change may be greeted by none of the new members.
+            self.want(self.learner.applied() + 1, from, now);
         }
         match &mut self.joining.standing {
             Standing::Asking(answers) => {

@@ -187,6 +187,24 @@ fn a_member_takes_part_once_it_has_applied_the_stop_sign_and_forgets_no_promise_
     assert!(matches!(&sent[..], [(3, Message::Chosen { commit: 2, .. })]), "who is behind is told: {sent:?}");
 }
 
+/// A node that was wiped, and then missed a change, knows none of the new members, and they have greeted its old disk.
+#[test]
+fn who_has_missed_a_change_learns_of_it_from_strangers_and_from_an_answer() {
+    let heartbeat = Message::Heartbeat {
+        ballot: ballot(2, 1, 8),
+        commit: 9,
+        round: 1,
+        lease: std::time::Duration::from_millis(600),
+    };
+    let sent = Node::new(2).hear(8, heartbeat);
+    assert!(matches!(&sent[..], [(8, Message::Fetch { from: 1 })]), "{sent:?}");
+    let mut node = Node::new(2);
+    let (epoch, promised) = (node.core.epoch, Ballot::ZERO);
+    let welcome = Message::Welcome { epoch, nonce: 0, known: 0, promised, slot: 9, leading: None, config: 2 };
+    let sent = node.hear(3, welcome);
+    assert!(matches!(&sent[..], [(3, Message::Fetch { from: 1 })]), "{sent:?}");
+}
+
 #[test]
 fn a_vote_of_the_configuration_before_never_outranks_one_of_the_next() {
     assert!(ballot(1, 1, 1) > ballot(0, (1 << 40) - 1, NodeId::MAX));

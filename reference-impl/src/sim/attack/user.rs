@@ -126,7 +126,13 @@ impl<'a> User<'a> {
             done.map_err(|what| self.violation(what))?;
         }
         if !self.is_settled() {
-            return Err(self.violation("the healed cluster did not come together again".to_owned()));
+            let states: Vec<String> = (1..=self.setup.nodes)
+                .filter_map(|id| self.world.status(id))
+                .map(|s| format!("{} {} c{} {}", s.node, s.role, s.config, s.applied))
+                .collect();
+            let (members, states) = (self.world.members(), states.join(", "));
+            let what = format!("the healed cluster {members:?} did not come together again: {states}");
+            return Err(self.violation(what));
         }
         self.report.slots = self.world.slots();
         self.report.steps = self.world.events();
