@@ -158,10 +158,10 @@ const OUT_OF_REACH: [Bug; 6] = [
     Bug::NeverBacksOff,
 ];
 /// The same, but seen from inside within so many seeds.
-const RARE: [Bug; 2] = [Bug::FirstVote, Bug::BallotReused];
+const RARE: [Bug; 3] = [Bug::FirstVote, Bug::BallotReused, Bug::CommitIsNewest];
 const PATIENCE_WITH_RARE: u64 = 2_000;
 /// Seen from inside, and too seldom by clients.
-const INSIDE_ONLY: [Bug; 13] = [
+const INSIDE_ONLY: [Bug; 14] = [
     Bug::PromiseNotWritten,
     Bug::PromiseNotFsynced,
     Bug::LowestVote,
@@ -175,6 +175,7 @@ const INSIDE_ONLY: [Bug; 13] = [
     Bug::DamageTakenForEnd,
     Bug::DiskErrorIgnored,
     Bug::SnapshotForgetsPromise,
+    Bug::WipedNodeVotes,
 ];
 
 fn with_bug(info: &BugInfo, seed: u64, look_inside: bool) -> Setup {
