@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! $ PAXOS_SIM_SEEDS=5000 cargo test -p paxos-kv --test simulated clean       for a night: more seeds for each clean run
+//! $ PAXOS_SIM_FIRST=433 PAXOS_SIM_SEEDS=434 …                                members that change: from this seed on
 //! ```
 
 use std::ops::Range;
