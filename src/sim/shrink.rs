@@ -312,11 +312,10 @@ mod tests {
     /// Where faults that held clients up are left out, more operations arrive; and one that is left out may move the failure away.
     #[test]
     fn what_is_left_is_never_more_than_there_was() {
-        let mut scenario = Scenario::load("hunt-snapshots").unwrap();
-        scenario.nemesis = NemesisSpec::Named("storm".to_owned());
-        scenario.cluster.bug = Some("older-snapshot-installed".to_owned());
-        // A closed loop: who waits for no answer asks all the more.
-        (scenario.load.rate, scenario.load.time_limit) = (0.0, Span::ms(3_000));
+        let mut scenario = Scenario::load("hunt").unwrap();
+        scenario.nemesis = NemesisSpec::Named("kill-all".to_owned());
+        scenario.cluster.bug = Some("accept-not-synced".to_owned());
+        (scenario.load.rate, scenario.load.time_limit) = (60.0, Span::ms(8_000));
         let fails = |seed: &u64| {
             let plan = TestPlan::new(&scenario, *seed).unwrap();
             judge(&simulate(&plan, None), &plan).unwrap().findings().contains(&super::super::INVARIANTS)
