@@ -177,10 +177,10 @@ const OUT_OF_REACH: [Bug; 7] = [
     Bug::NeverBacksOff,
 ];
 /// The same, but seen from inside within so many seeds.
-const RARE: [Bug; 3] = [Bug::FirstVote, Bug::BallotReused, Bug::CommitIsNewest];
+const RARE: [Bug; 4] = [Bug::FirstVote, Bug::BallotReused, Bug::CommitIsNewest, Bug::WipedNodeVotes];
 const PATIENCE_WITH_RARE: u64 = 2_000;
 /// Seen from inside, and too seldom by clients.
-const INSIDE_ONLY: [Bug; 12] = [
+const INSIDE_ONLY: [Bug; 11] = [
     Bug::PromiseNotWritten,
     Bug::PromiseNotFsynced,
     Bug::LowestVote,
@@ -192,7 +192,6 @@ const INSIDE_ONLY: [Bug; 12] = [
     Bug::DamageTakenForEnd,
     Bug::DiskErrorIgnored,
     Bug::SnapshotForgetsPromise,
-    Bug::WipedNodeVotes,
 ];
 
 fn with_bug(info: &BugInfo, seed: u64, look_inside: bool) -> Setup {
