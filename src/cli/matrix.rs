@@ -36,6 +36,7 @@ use tokio::{sync::Semaphore, task::JoinSet};
 
 /// How the matrix is measured, and where it goes.
 #[derive(Debug, clap::Args)]
+#[group(skip)]
 pub(super) struct Args {
     /// Simulated seeds after which a hunt gives up
     #[arg(long, default_value_t = 30, value_name = "N", requires = "matrix")]
@@ -53,7 +54,7 @@ pub(super) struct Args {
     #[arg(long, value_name = "FILE", requires = "matrix")]
     document: Option<PathBuf>,
     /// Measure nothing: draw what `--data` has
-    #[arg(long, requires_all = ["data", "document"])]
+    #[arg(long, requires_all = ["matrix", "data", "document"])]
     draw: bool,
 }
 
