@@ -22,6 +22,7 @@ use std::{
     collections::BTreeMap,
     fmt,
     path::{Path, PathBuf},
+    time::Duration,
 };
 use workloads::{Pace, WorkloadSpec};
 
@@ -291,6 +292,14 @@ impl Default for Load {
             retries: 0,
             max_wait: Span::ms(5_000),
         }
+    }
+}
+
+impl Load {
+    /// What one attempt of an operation gets. The only one gets all the time of its operation: if its client left earlier, a node
+    /// with more to do than it can would spend itself on requests for which nobody waits any more.
+    pub fn attempt(&self) -> Duration {
+        if self.retries == 0 { self.op_timeout.0 } else { self.attempt_timeout.0.min(self.op_timeout.0) }
     }
 }
 

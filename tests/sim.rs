@@ -46,6 +46,16 @@ fn what_is_said_does_not_depend_on_the_number_of_jobs() {
     }
 }
 
+/// Five proposers that meet are slow. Clients that gave up long before their commands did once left them no time for anything but
+/// commands of clients that had gone.
+#[test]
+fn the_final_reads_of_a_slow_cluster_are_answered() {
+    let folder = tempfile::tempdir().unwrap();
+    let (code, stdout, stderr) =
+        sim(folder.path(), "hunt-basic --plan duel --seeds 1..40 --jobs 2 --no-shrink");
+    assert_eq!(code, 0, "{stdout}{stderr}");
+}
+
 #[test]
 fn a_planted_bug_is_found_and_shrunk_and_what_is_left_finds_it_again() {
     let folder = tempfile::tempdir().unwrap();

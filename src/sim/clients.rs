@@ -124,7 +124,7 @@ impl Clients {
             names: plan.nodes.clone(),
             next_process: 0,
             op_timeout: load.op_timeout.0,
-            attempt_timeout: load.attempt_timeout.0.min(load.op_timeout.0),
+            attempt_timeout: load.attempt(),
             retries: load.retries,
             load_end: 0,
             only,

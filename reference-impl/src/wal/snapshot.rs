@@ -86,6 +86,19 @@ impl Store {
     }
 }
 
+/// The same snapshot as a version with another format would have marked it.
+#[cfg(test)]
+pub(super) fn relabelled(bytes: &[u8], format: u32) -> Vec<u8> {
+    let body = frame::intact(bytes, MAGIC.len()).unwrap();
+    let (_, payload) = frame::records(body).next().unwrap().unwrap();
+    let mut first = disk::Snapshot::decode(payload).unwrap();
+    first.whose.as_mut().unwrap().format = format;
+    let mut relabelled = Vec::new();
+    frame::put(&mut relabelled, FIRST, &first);
+    let rest = &bytes[MAGIC.len() + frame::PREFIX + body.len()..];
+    [&MAGIC[..], &frame::frame(MAGIC.len() as u64, &relabelled), rest].concat()
+}
+
 struct Frames<W> {
     file: W,
     offset: u64,

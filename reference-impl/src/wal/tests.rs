@@ -147,6 +147,53 @@ fn a_note_of_what_was_synced_that_is_unreadable_is_damage_and_a_missing_one_is_a
     assert!(Log::open(dir.path(), &identity()).is_ok());
 }
 
+/// As the first version wrote it: a header with four fields, records of five kinds, and no note beside it.
+#[test]
+fn a_log_of_format_1_is_read_and_goes_on() {
+    let mut records = records(5);
+    records.retain(|record| !matches!(record, Record::Known { .. } | Record::Forgotten(_)));
+    let whose = Identity::header(&identity(), 0);
+    let header = disk::Header { format: 1, base: 0, complete: 0, storage: 0, ..whose };
+    let mut bytes = [&frame::MAGIC[..], &frame::encode_header(&header)].concat();
+    for record in &records {
+        bytes.extend(frame::encode(bytes.len() as u64, std::slice::from_ref(record)));
+    }
+    let dir = TempDir::new().unwrap();
+    std::fs::write(wal(&dir), bytes).unwrap();
+    let (mut log, recovered) = Log::open(dir.path(), &identity()).unwrap();
+    assert_eq!((&recovered.records, recovered.torn, recovered.snapshot.is_none()), (&records, 0, true));
+    log.write(&[vote(77)]).unwrap();
+    drop(log);
+    let (_, recovered) = Log::open(dir.path(), &identity()).unwrap();
+    records.push(vote(77));
+    assert_eq!(recovered.records, records);
+}
+
+/// Format 2 differs from today's in what it may hold only: the number is written over in a log and a snapshot of today.
+#[test]
+fn a_log_and_a_snapshot_of_format_2_are_read_and_later_ones_are_refused() {
+    let dir = TempDir::new().unwrap();
+    let (mut log, _) = Log::open(dir.path(), &identity()).unwrap();
+    log.store.save(&snapshot(9, 3)).unwrap();
+    log.replace(&truncated(9)).unwrap();
+    drop(log);
+    let path = dir.path().join("snapshot");
+    let (log, saved) = (std::fs::read(wal(&dir)).unwrap(), std::fs::read(&path).unwrap());
+    let relabel = |format: u32| {
+        let mut header = frame::decode_header(frame::intact(&log, frame::MAGIC.len()).unwrap()).unwrap();
+        header.format = format;
+        let header = frame::encode_header(&header);
+        let rest = &log[frame::MAGIC.len() + header.len()..];
+        std::fs::write(wal(&dir), [&frame::MAGIC[..], &header, rest].concat()).unwrap();
+        std::fs::write(&path, snapshot::relabelled(&saved, format)).unwrap();
+        Log::open(dir.path(), &identity())
+    };
+    let (_, recovered) = relabel(2).unwrap();
+    assert_eq!((recovered.records, recovered.snapshot.unwrap().slot), (truncated(9), 9));
+    let error = relabel(FORMAT + 1).unwrap_err();
+    assert!(matches!(error, WalError::Foreign { .. }), "{error}");
+}
+
 /// The bug `damage-taken-for-end`, and nothing else, starts on such a log, and forgets what is behind the damage.
 #[test]
 fn a_planted_bug_takes_damage_for_the_end() {
