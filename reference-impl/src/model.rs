@@ -38,8 +38,8 @@ pub struct Cluster {
     /// A disk syncs before anything else happens, unless its node crashes first. Fewer orders of events, the same losses.
     prompt: bool,
     hooks: Hooks,
-    /// Whether each leader is asked for something, or proposes its barrier alone.
-    asked: bool,
+    /// These nodes, from 1, are asked for something when they lead; the others propose their barrier alone.
+    asked: u32,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -170,7 +170,7 @@ impl Cluster {
                 _ => {}
             }
         }
-        if elected && self.asked {
+        if elected && id <= self.asked {
             let stood = state.nodes[id as usize - 1].stood;
             self.ask(state, id, stood);
         }
@@ -400,13 +400,17 @@ impl Model for Cluster {
             Property::always(WRONG, |_, state: &State| state.wrong.is_none()),
             Property::sometimes("something is chosen", |_, state: &State| !state.chosen.is_empty()),
         ];
-        if self.asked {
+        if self.asked > 0 {
             properties
                 .push(Property::sometimes("a command is answered", |_, state: &State| state.saw.answered));
         }
         if self.protocol == Protocol::MultiPaxos && self.proposers * self.stands > 1 {
             properties
                 .push(Property::sometimes("a value is taken over", |_, state: &State| state.saw.taken_over));
+        }
+        // Whoever is asked has two slots open.
+        if self.protocol == Protocol::MultiPaxos && self.proposers > 1 && self.asked > 0 {
+            properties.push(Property::sometimes("a gap is filled", |_, state: &State| state.saw.gap_filled));
         }
         if self.crashes > 0 {
             properties.push(Property::sometimes("something is chosen after a crash", |_, state: &State| {
@@ -445,7 +449,7 @@ impl Cluster {
             crashes,
             prompt: false,
             hooks: Hooks::default(),
-            asked: true,
+            asked: proposers,
         }
     }
 
@@ -461,8 +465,12 @@ impl Cluster {
         Cluster { prompt: true, ..self }
     }
 
+    fn asked(self, asked: u32) -> Self {
+        Cluster { asked, ..self }
+    }
+
     fn barriers_only(self) -> Self {
-        Cluster { asked: false, ..self }
+        self.asked(0)
     }
 
     /// The same with a bug in every node.
@@ -501,6 +509,7 @@ pub fn bounded() -> Vec<(&'static str, Cluster)> {
         ("basic paxos, two proposers, one crash, prompt disks", Cluster::basic(2, 1).prompt()),
         ("basic paxos, three proposers", Cluster::basic(3, 0)),
         ("multi-paxos, two leaders with their barriers", Cluster::multi(2, 0).barriers_only()),
+        ("multi-paxos, two leaders, one command", Cluster::multi(2, 0).asked(1)),
     ]
 }
 

@@ -15,7 +15,7 @@ use std::io::Read;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use prost::bytes::Bytes;
 use tokio::net::TcpListener;
@@ -269,10 +269,25 @@ impl NodeArgs {
         config.timing.backoff_by = self.backoff;
         config.timing.election = (Duration::from_millis(min), Duration::from_millis(max));
         config.seed = self.seed;
-        config.nonce = std::hash::RandomState::new().build_hasher().finish();
+        config.nonce = nonce();
         (config.snapshot_every, config.keep) = (self.snapshot_every, self.keep);
         Ok(config)
     }
+
+    /// What nodes that may talk to each other call themselves: all of one cluster, and of one protocol.
+    fn party(&self) -> String {
+        match self.protocol {
+            Protocol::MultiPaxos => self.cluster_id.clone(),
+            other => format!("{} ({})", self.cluster_id, other.name()),
+        }
+    }
+}
+
+/// Seconds since 2020 in the upper 31 bits, chance below. A clock that was set back costs nothing but patience: see [`crate::core::Config::nonce`].
+fn nonce() -> u64 {
+    let year_2020 = UNIX_EPOCH + Duration::from_secs(1_577_836_800);
+    let seconds = SystemTime::now().duration_since(year_2020).map_or(0, |since| since.as_secs());
+    seconds << 33 | std::hash::RandomState::new().build_hasher().finish() >> 31
 }
 
 impl Node {
@@ -334,7 +349,7 @@ impl Node {
             // The driver is gone only when the node stops.
             let _ = synced.send(done);
         });
-        let cluster_id = Bytes::from(args.cluster_id.clone());
+        let cluster_id = Bytes::from(args.party());
         let sender = Sender { cluster_id: cluster_id.clone(), node: args.id, epoch };
         let mut tasks = JoinSet::new();
         let outboxes = Outboxes::new(sender);
@@ -480,6 +495,15 @@ mod tests {
         assert_eq!(config.timing.election, (Duration::from_millis(10), Duration::from_millis(20)));
         assert_eq!(config.protocol, Protocol::MultiPaxos);
         assert_eq!(args.fsync, Fsync::None);
+    }
+
+    #[test]
+    fn nodes_of_two_protocols_are_of_two_parties_and_a_later_start_has_a_higher_nonce() {
+        assert_eq!(parse(&["--cluster-id", "c"]).party(), "c");
+        assert_eq!(parse(&["--cluster-id", "c", "--protocol", "basic-paxos"]).party(), "c (basic-paxos)");
+        let (one, other) = (nonce(), nonce());
+        assert!(one != other && one >> 33 <= other >> 33, "{one:x} {other:x}");
+        assert!(one >> 33 > 5 * 365 * 86_400, "seconds since 2020: {:x}", one >> 33);
     }
 
     #[test]

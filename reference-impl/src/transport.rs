@@ -321,7 +321,7 @@ impl Inbound {
         if batch.cluster_id != self.cluster_id {
             let theirs = String::from_utf8_lossy(&batch.cluster_id);
             let why = format!("node {} is of cluster {theirs:?}, not of this one", batch.from);
-            tracing::warn!("{why}; check --cluster-id and --peer");
+            tracing::warn!("{why}; check --cluster-id, --protocol and --peer");
             return Err(why);
         }
         Ok(batch.epoch == 0 || is_current(&self.epochs, batch.from, batch.epoch))
@@ -429,6 +429,22 @@ mod tests {
         let mut counts = BTreeMap::new();
         outbox.count_sent(&mut counts);
         assert_eq!(counts, [("fetch", 2)].into());
+    }
+
+    #[test]
+    fn who_is_of_another_party_is_turned_away() {
+        let outboxes = || Outboxes::new(Sender { cluster_id: "c".into(), node: 1, epoch: 1 });
+        let (events, _received) = tokio::sync::mpsc::channel(1);
+        let inbound = Inbound::new("c".into(), events, outboxes());
+        let batch = |cluster_id: &'static str| PeerBatch {
+            cluster_id: cluster_id.into(),
+            from: 2,
+            epoch: 1,
+            ..PeerBatch::default()
+        };
+        assert_eq!(inbound.check(&batch("c")), Ok(true));
+        assert!(inbound.check(&batch("d")).unwrap_err().contains("\"d\""));
+        assert!(inbound.check(&batch("c (basic-paxos)")).is_err());
     }
 
     #[test]

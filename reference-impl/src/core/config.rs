@@ -149,7 +149,8 @@ pub struct Config {
     pub piece_bytes: usize,
     /// Seed of the random waits. Together with the inputs it determines everything the core does.
     pub seed: u64,
-    /// Different at each start, so that an answer to an earlier one is recognised.
+    /// Different at each start, so that an answer to an earlier one is recognised. Its upper bits should grow from start to start: the
+    /// first incarnation of a disk that joins is taken from them.
     pub nonce: u64,
     /// Planted bugs; none by default.
     pub hooks: Hooks,

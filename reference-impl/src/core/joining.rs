@@ -22,7 +22,7 @@
 //!
 //! **With members that change.** A node that is started to be added (`--join`) is treated as one that has lost its disk: it learns, and has
 //! no vote. A change names, for each node that it adds, the incarnation by which the leader knows it; and the first incarnation of a disk that joins is drawn at
-//! random. So a disk that has had the named incarnation is the one that was added, and has forgotten nothing: it votes as soon as it has applied
+//! random (and grows with the time, so that one who is asked and has never heard of the disk before does no harm). So a disk that has had the named incarnation is the one that was added, and has forgotten nothing: it votes as soon as it has applied
 //! the stop-sign. Any other disk under that number gets its vote by the rule above, with "all others" those of the configuration that it is in, asked again in
 //! each: what was lost about an earlier configuration does not matter, because the node votes there no more.
 //!
@@ -125,7 +125,9 @@ impl Joining {
     /// What a truncated log must still say.
     pub(super) fn records(&self) -> impl Iterator<Item = Record> + '_ {
         let known = self.noted.iter().map(|(node, epoch)| Record::Known { node: *node, epoch: *epoch });
-        let forgotten = match &self.standing {
+        // What is about to take effect is written already: the log that is replaced may not have been the last to say it.
+        let standing = self.next.as_ref().map_or(&self.standing, |(_, _, standing)| standing);
+        let forgotten = match standing {
             Standing::Learning { forgotten, .. } => Some(*forgotten),
             _ => None,
         };
@@ -281,7 +283,8 @@ impl Core {
             ballot: answers.values().map(|(_, ballot, _)| *ballot).max().unwrap_or_default(),
             slot: answers.values().map(|(.., slot)| *slot).max().unwrap_or(0),
         };
-        let drawn = if joins { self.config.nonce >> 20 } else { 0 };
+        // What fits into the numbers of JSON.
+        let drawn = if joins { self.config.nonce >> 12 } else { 0 };
         let epoch = known + 1 + drawn;
         let mut records = vec![Record::Start { epoch, lease: self.config.timing.lease }];
         let standing = if !joins && (known == 0 || !self.config.hooks.waits_after_wipe()) {
@@ -433,5 +436,20 @@ mod tests {
         tell(&mut core, 2, welcome(5, 4, ballot(8, 2), Some((ballot(8, 2), 4))));
         assert!(core.votes(), "the least that one of them had proposed is applied");
         assert_eq!(core.acceptor().promised(3), ballot(8, 2));
+    }
+
+    /// Otherwise a log that is truncated between the decision and its record takes the vote away again at the next start.
+    #[test]
+    fn a_log_truncated_while_a_node_regains_its_vote_does_not_say_that_it_has_none() {
+        let mut core = fresh();
+        tell(&mut core, 2, Message::Hello { epoch: 1, nonce: 5 });
+        tell(&mut core, 2, welcome(0, 4, ballot(3, 2), None));
+        tell(&mut core, 3, welcome(0, 0, ballot(7, 3), None));
+        let forgets = |core: &Core| core.joining.records().any(|r| matches!(r, Record::Forgotten(_)));
+        assert!(!core.votes() && forgets(&core));
+        let message = welcome(5, 4, ballot(8, 2), Some((ballot(8, 2), 1)));
+        core.step(Mono(0), Input::Message { from: 2, message });
+        assert!(!core.votes() && core.joining.next.is_some(), "the record is on its way");
+        assert!(!forgets(&core));
     }
 }

@@ -171,12 +171,15 @@ impl Core {
     }
 
     /// The members have changed. What a write of the next configuration has reached says nothing about those of the last, so everybody
-    /// is asked again; a write of the last was applied by now. (Had the next one begun before a majority of this one answered, one of
-    /// them had told of the stop-sign, and that was waited for.)
+    /// is asked again, also for those reads that have had their majority already: it may not have known that it was over. A write of the
+    /// last configuration was applied by now.
     pub(super) fn restart_quorum_reads(&mut self, now: Mono) {
         let again = now + self.config.timing.resend;
+        self.reads.told.clear();
+        self.reads.look_at(again);
         for read in self.reads.quorum.values_mut() {
             read.last.clear();
+            read.waits_for = None;
             read.ask_again_at = again;
         }
         let open: Vec<EntryId> = self.reads.quorum.keys().copied().collect();

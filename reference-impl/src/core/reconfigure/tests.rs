@@ -211,6 +211,30 @@ fn a_vote_of_the_configuration_before_never_outranks_one_of_the_next() {
     assert_eq!((ballot(3, 5, 1).config(), ballot(3, 5, 1).to_string().as_str()), (3, "3/5.1"));
 }
 
+/// A majority of the old configuration knows of nothing behind the stop-sign, though much may be there.
+#[test]
+fn a_quorum_read_that_the_old_members_have_answered_is_asked_again_of_the_new_ones() {
+    let mut node = Node::new(3);
+    let get = Op::Get { key: "a".into(), mode: ReadMode::Quorum };
+    let asked = |effect: &Effect| match effect {
+        Effect::Send { message: Message::ReadQuery { id, .. }, .. } => Some(*id),
+        _ => None,
+    };
+    let replies = |effects: &[Effect]| effects.iter().filter(|e| matches!(e, Effect::Reply { .. })).count();
+    let id = node.ask(get).iter().find_map(asked).unwrap();
+    node.hear(2, Message::ReadAnswer { config: 0, id, last: 1 });
+    let tell = |slot, entry: Arc<Entry>| {
+        let message = Message::Chosen { entries: vec![(slot, entry)], commit: slot };
+        Input::Message { from: 1, message }
+    };
+    let effects = node.step(tell(1, stop(1, 0, nodes([1, 3, 4]))));
+    assert_eq!(node.core.configuration(), 1);
+    assert_eq!(replies(&effects), 0, "it was answered by those that may know nothing");
+    assert_eq!(effects.iter().filter_map(asked).count(), 2, "the others are asked");
+    node.hear(4, Message::ReadAnswer { config: 1, id, last: 2 });
+    assert_eq!(replies(&node.step(tell(2, entry(2, None)))), 1);
+}
+
 #[test]
 fn a_node_that_is_a_member_no_more_votes_no_more_and_says_whom_to_ask() {
     let mut node = Node::new(1);
@@ -233,9 +257,9 @@ fn a_node_that_is_a_member_no_more_votes_no_more_and_says_whom_to_ask() {
 #[test]
 fn a_new_disk_under_the_number_of_a_member_has_no_vote_and_the_disk_that_was_added_has() {
     for (born, votes) in [(12, true), (11, false)] {
-        let config = Config { nonce: 10 << 20, ..Config::new(4, 1..=3, Protocol::MultiPaxos).joining() };
+        let config = Config { nonce: 10 << 12, ..Config::new(4, 1..=3, Protocol::MultiPaxos).joining() };
         let mut node = Node { core: Core::new(config, Durable::default(), Mono(0)), now: Mono(0) };
-        let nonce = 10 << 20;
+        let nonce = 10 << 12;
         let welcome = |epoch, known, promised| Message::Welcome {
             epoch,
             nonce,
