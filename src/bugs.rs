@@ -29,6 +29,8 @@ pub struct Known {
     pub protocol: Protocol,
     /// Whether every change to the tester is tried with it.
     pub always: bool,
+    /// Why clients of real processes see nothing of it, or hardly anything.
+    pub hidden: Option<&'static str>,
 }
 
 /// All of them.
@@ -43,6 +45,7 @@ pub fn known() -> Vec<Known> {
         plan: b.plan,
         protocol: if b.protocol == "basic-paxos" { Protocol::BasicPaxos } else { Protocol::MultiPaxos },
         always: paxos_kv::bugs::first().iter().any(|first| first.bug == b.bug),
+        hidden: paxos_kv::bugs::hidden(b.bug),
     };
     paxos_kv::bugs::catalogue().iter().map(known).collect()
 }

@@ -11,6 +11,7 @@
 
 mod consensus;
 mod first;
+mod hidden;
 mod hooks;
 mod service;
 mod shortcuts;
@@ -18,6 +19,7 @@ mod storage;
 
 use std::sync::LazyLock;
 
+pub use hidden::hidden;
 pub use hooks::Hooks;
 pub use shortcuts::{Shortcut, Shortcuts};
 

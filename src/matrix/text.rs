@@ -118,6 +118,23 @@ mod tests {
         insta::assert_snapshot!(table(&some()));
     }
 
+    /// The documents of this repository say what was measured, of every bug there is.
+    #[test]
+    fn the_catalogue_in_the_docs_is_drawn_from_its_data_and_whole() {
+        let matrix: Matrix = serde_json::from_str(include_str!("../../docs/bugs.json")).unwrap();
+        let text = include_str!("../../docs/bugs.md");
+        assert_eq!(document(text, &matrix).unwrap(), text, "`tribunal bugs --matrix --draw` draws it again");
+        assert_eq!(matrix.missing(), Vec::<&str>::new(), "nothing was measured of these");
+        let unexplained = |row: &&Row| !row.is_found_from_outside() && reason(&row.bug).is_none();
+        let unexplained: Vec<_> = matrix.rows.iter().filter(unexplained).map(|row| &row.bug).collect();
+        assert!(unexplained.is_empty(), "clients see nothing of {unexplained:?}, and nobody says why");
+        assert!(matrix.rows.iter().filter(|row| row.is_found()).count() >= 40);
+        assert!(matrix.rows.iter().filter(|row| row.is_found_from_outside()).count() >= 30);
+        let tried = |c: &&super::super::Control| c.simulator.runs > 0;
+        assert!(matrix.controls.iter().filter(tried).count() >= 10, "the correct cluster was tried as well");
+        assert!(matrix.controls.iter().all(|c| c.simulator.found + c.processes.found == 0));
+    }
+
     #[test]
     fn a_document_keeps_what_is_around_the_table() {
         let text = format!("before\n{BEGIN}\nwhat was here\n{END}\nafter\n");
