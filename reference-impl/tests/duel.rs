@@ -57,8 +57,10 @@ fn without_a_back_off_equal_proposers_outbid_each_other_for_ever() {
     let (alone, no_duel) = duel(Backoff::None, 1);
     assert!(alone > 500 && no_duel == 0, "one proposer needs no back-off: {alone}, {no_duel}");
     let (none, lost) = duel(Backoff::None, 3);
-    let rounds =
-        |commits: u64, lost: u64| format!("{:.1} rounds a commit", (commits + lost) as f64 / commits as f64);
+    let rounds = |commits: u64, lost: u64| match commits {
+        0 => "no end of rounds".to_owned(),
+        _ => format!("{:.1} rounds a commit", (commits + lost) as f64 / commits as f64),
+    };
     println!("alone: {alone} commits, {}", rounds(alone, no_duel));
     println!("three with back-off none: {none} commits, {lost} rounds lost, {}", rounds(none, lost));
     for by in [Backoff::Random, Backoff::Aimd] {
