@@ -22,6 +22,9 @@ const RIGHT: i64 = 20 * MS as i64;
 /// A drifting clock is moved on this often.
 const DRIFT_STEP: u64 = 50 * MS;
 
+/// A process that ends is known to be gone after this.
+const ENDING: u64 = 2_000 * MS;
+
 /// What was seen of the clocks while they were moved.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Seen {
@@ -135,8 +138,19 @@ impl Nemesis {
         run.conclude(seen, missing);
     }
 
+    /// A process that another fault is just killing may be gone before its clock is set. Soon that is known, and there is nothing to set.
     pub(super) async fn heal_clock(&self, run: &Running) -> Result<(), ClusterError> {
-        let right = |node| async move { self.cluster.set_clock(node, 0).await.map(|_| ()) };
+        let limit = self.timeline.now() + ENDING;
+        let right = |node| async move {
+            loop {
+                match self.cluster.set_clock(node, 0).await {
+                    Err(_) if self.timeline.now() < limit => {
+                        self.timeline.sleep_until(self.timeline.now() + DRIFT_STEP).await;
+                    }
+                    done => return done.map(|_| ()),
+                }
+            }
+        };
         all_of(run.targets.iter().map(|x| Box::pin(right(x)) as _).collect()).await
     }
 

@@ -3,7 +3,7 @@
 use super::*;
 use crate::{DiskStats, DiskTrouble, Plan, Span, schedule::schedule};
 use rand::SeedableRng;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
 
 /// Time that passes when it is slept through.
 #[derive(Default)]
@@ -27,13 +27,24 @@ struct Fake {
     disk: fn(u64) -> DiskStats,
     link: fn(u64) -> LinkStats,
     looks: AtomicU64,
+    /// How often a clock cannot be set right, since its process is ending.
+    ending: AtomicU64,
+    clock: AtomicI64,
 }
 
 impl Default for Fake {
     fn default() -> Self {
         let nodes = ["n1", "n2", "n3"].map(NodeName::from).to_vec();
         let (disk, link) = (|_| DiskStats::default(), |_| LinkStats::default());
-        Fake { nodes, state: NodeState::Running, disk, link, looks: AtomicU64::new(0) }
+        Fake {
+            nodes,
+            state: NodeState::Running,
+            disk,
+            link,
+            looks: AtomicU64::new(0),
+            ending: AtomicU64::new(0),
+            clock: AtomicI64::new(0),
+        }
     }
 }
 
@@ -80,6 +91,17 @@ impl Cluster for Fake {
     }
     async fn disk_stats(&self, _: &NodeName) -> DiskStats {
         (self.disk)(self.looks.fetch_add(1, Relaxed))
+    }
+    async fn set_clock(&self, node: &NodeName, offset_ns: i64) -> Result<i64, ClusterError> {
+        if offset_ns == 0 && self.ending.fetch_update(Relaxed, Relaxed, |n| n.checked_sub(1)).is_ok() {
+            let why = "it has just ended".to_owned();
+            return Err(ClusterError { what: "set the clock of", node: node.to_string(), why });
+        }
+        self.clock.store(offset_ns, Relaxed);
+        Ok(offset_ns)
+    }
+    async fn read_clock(&self, _: &NodeName) -> Result<i64, ClusterError> {
+        Ok(self.clock.load(Relaxed))
     }
 }
 
@@ -135,4 +157,17 @@ async fn a_node_that_cannot_be_asked_about_proves_nothing() {
             carry_out(Fake { state, ..Fake::default() }, &format!("{{fault: {fault}, target: n1}}")).await;
         assert!(!done.effect.seen && done.effect.what.contains("the agent is gone"), "{done:?}");
     }
+}
+
+/// Another fault may kill the process in the moment in which its clock is to be set right.
+#[tokio::test]
+async fn a_clock_whose_process_is_just_ending_is_looked_at_again() {
+    let of = |ending: u64| {
+        let fake = Fake { ending: ending.into(), ..Fake::default() };
+        carry_out(fake, "{fault: clock-bump, target: n1, clock: {ahead: 2s}}")
+    };
+    let killed = of(3).await;
+    assert!(killed.effect.seen && killed.healed.seen && !killed.unhealed, "{killed:?}");
+    let stuck = of(u64::MAX).await;
+    assert!(!stuck.healed.seen && stuck.unhealed, "{stuck:?}");
 }

@@ -10,7 +10,7 @@ pub fn hidden(bug: Bug) -> Option<&'static str> {
         Bug::VotesOfAnyBallot => {
             "needs five nodes, several elections, and acceptances that are late by all of them"
         }
-        Bug::CountsReplies => "a stream between two nodes repeats no message, and three nodes are not enough",
+        Bug::CountsReplies => "a stream between two nodes repeats no message; and three nodes are not enough",
         Bug::LowestVote | Bug::FirstVote | Bug::OneBallotField | Bug::VoteIsNoPromise => {
             "needs votes under three ballots for one slot"
         }
