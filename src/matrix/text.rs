@@ -23,7 +23,7 @@ pub fn table(matrix: &Matrix) -> String {
         out += "\nThe correct cluster under the same tests and plans:\n\n| test, plan | simulator: seeds, findings | real processes: runs, findings |\n|---|---|---|\n";
         for c in &matrix.controls {
             let of = |cell: &Cell| match &cell.note {
-                Some(note) if cell.runs == 0 => note.clone(),
+                Some(note) if cell.runs == 0 => first_words(note),
                 _ => format!("{}, {}", cell.runs, cell.found),
             };
             let _ = writeln!(out, "| {} | {} | {} |", c.under, of(&c.simulator), of(&c.processes));
@@ -42,10 +42,15 @@ fn sums(rows: &[Row]) -> String {
     )
 }
 
+/// What is wrong, without the advice that comes after it; the data has all of it.
+fn first_words(note: &str) -> String {
+    note.split(": ").next().unwrap_or(note).to_owned()
+}
+
 /// `7/10 history 7, invariants 2; 4.1 s`.
 fn cell(cell: &Cell) -> String {
     if cell.runs == 0 {
-        return cell.note.clone().unwrap_or_else(|| "–".to_owned());
+        return cell.note.as_deref().map_or("–".to_owned(), first_words);
     }
     let mut out = format!("{}/{}", cell.found, cell.runs);
     let channels: Vec<String> = cell

@@ -179,7 +179,7 @@ pub(super) static SERVICE: [BugInfo; 16] = [
         breaks: "progress: two proposers outbid each other for ever",
         seen_in: "Chandra, Griesemer, Redstone, \"Paxos Made Live\" (2007), section 3",
         reveals: "proposers on links that are equally long",
-        workload: "hunt-basic",
+        workload: "register-basic",
         plan: "none",
         protocol: BASIC,
     },
