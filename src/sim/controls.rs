@@ -29,6 +29,9 @@ struct Control {
     least: u64,
 }
 
+/// Links that double most of what passes, and leaders that are killed meanwhile.
+const DOUBLED: &str = "lanes: [{every: 100ms..200ms, for: 500ms..900ms, faults: [{fault: duplicate, target: all, link: {duplicate: 0.6}}]}, {every: 700ms..1s, for: 300ms..500ms, faults: [{fault: kill, target: leader}]}]";
+
 const CONTROLS: [Control; 9] = [
     Control {
         name: "ghost-write: of unknown outcome, absent from one read and there in a later one",
@@ -42,7 +45,7 @@ const CONTROLS: [Control; 9] = [
     Control {
         name: "duplicated messages: promises for a ballot that was promised, accepts, acceptances and decisions, twice",
         test: "{load: {rate: 60, time-limit: 10s}}",
-        plan: "lanes: [{every: 100ms..200ms, for: 500ms..900ms, faults: [{fault: duplicate, target: all, link: {duplicate: 0.6}}]}, {every: 700ms..1s, for: 300ms..500ms, faults: [{fault: kill, target: leader}]}]",
+        plan: DOUBLED,
         seeds: 1..=6,
         may_be_unknown: false,
         seen: |run, _| bitten(run, FaultKind::Duplicate).min(bitten(run, FaultKind::Kill)),
@@ -51,7 +54,7 @@ const CONTROLS: [Control; 9] = [
     Control {
         name: "a repeated acceptance counts twice, with three nodes: the own vote and any other are a majority",
         test: "{cluster: {nodes: 3, bug: counts-replies}, load: {rate: 60, time-limit: 10s}}",
-        plan: "lanes: [{every: 100ms..200ms, for: 500ms..900ms, faults: [{fault: duplicate, target: all, link: {duplicate: 0.6}}]}, {every: 700ms..1s, for: 300ms..500ms, faults: [{fault: kill, target: leader}]}]",
+        plan: DOUBLED,
         seeds: 1..=6,
         may_be_unknown: false,
         seen: |run, _| bitten(run, FaultKind::Duplicate).min(bitten(run, FaultKind::Kill)),
