@@ -31,6 +31,8 @@ pub struct Known {
     pub always: bool,
     /// Why clients of real processes see nothing of it, or hardly anything.
     pub hidden: Option<&'static str>,
+    /// Whether no judge is expected to find it, only a script.
+    pub scripted: bool,
 }
 
 /// All of them.
@@ -46,6 +48,7 @@ pub fn known() -> Vec<Known> {
         protocol: if b.protocol == "basic-paxos" { Protocol::BasicPaxos } else { Protocol::MultiPaxos },
         always: paxos_kv::bugs::first().iter().any(|first| first.bug == b.bug),
         hidden: paxos_kv::bugs::hidden(b.bug),
+        scripted: paxos_kv::bugs::scripted(b.bug),
     };
     paxos_kv::bugs::catalogue().iter().map(known).collect()
 }

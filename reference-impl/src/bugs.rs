@@ -19,7 +19,7 @@ mod storage;
 
 use std::sync::LazyLock;
 
-pub use hidden::hidden;
+pub use hidden::{hidden, scripted};
 pub use hooks::Hooks;
 pub use shortcuts::{Shortcut, Shortcuts};
 

@@ -133,11 +133,10 @@ mod tests {
         let unexplained = |row: &&Row| !row.is_found_from_outside() && reason(&row.bug).is_none();
         let unexplained: Vec<_> = matrix.rows.iter().filter(unexplained).map(|row| &row.bug).collect();
         assert!(unexplained.is_empty(), "clients see nothing of {unexplained:?}, and nobody says why");
-        assert!(matrix.rows.iter().filter(|row| row.is_found()).count() >= 40);
+        assert_eq!(matrix.validity(), checkers::Validity::Valid, "each is found by a judge, or by a script");
         assert!(matrix.rows.iter().filter(|row| row.is_found_from_outside()).count() >= 30);
         let tried = |c: &&super::super::Control| c.simulator.runs > 0;
         assert!(matrix.controls.iter().filter(tried).count() >= 10, "the correct cluster was tried as well");
-        assert!(matrix.controls.iter().all(|c| c.simulator.found + c.processes.found == 0));
     }
 
     #[test]

@@ -392,6 +392,15 @@ mod tests {
         sent
     }
 
+    /// One that has lost its disk: incarnation 5, since node 2 knows of 4.
+    fn forgetful() -> Core {
+        let mut core = fresh();
+        tell(&mut core, 2, Message::Hello { epoch: 1, nonce: 5 });
+        tell(&mut core, 2, welcome(0, 4, ballot(3, 2), None));
+        tell(&mut core, 3, welcome(0, 0, ballot(7, 3), None));
+        core
+    }
+
     fn welcome(epoch: u64, known: u64, promised: Ballot, leading: Option<(Ballot, Slot)>) -> Message {
         Message::Welcome { epoch, nonce: 0, known, promised, slot: 0, leading, config: 0 }
     }
@@ -417,10 +426,7 @@ mod tests {
 
     #[test]
     fn a_lost_disk_means_no_vote_before_all_is_applied_that_a_new_enough_leader_had_proposed() {
-        let mut core = fresh();
-        tell(&mut core, 2, Message::Hello { epoch: 1, nonce: 5 });
-        tell(&mut core, 2, welcome(0, 4, ballot(3, 2), None));
-        tell(&mut core, 3, welcome(0, 0, ballot(7, 3), None));
+        let mut core = forgetful();
         assert_eq!((core.votes(), core.epoch), (false, 5), "node 2 knows incarnation 4");
         let prepare = Message::Prepare { ballot: ballot(9, 2), scope: Scope::From(1) };
         assert!(tell(&mut core, 2, prepare.clone()).is_empty(), "no promise");
@@ -441,10 +447,7 @@ mod tests {
     /// Otherwise a log that is truncated between the decision and its record takes the vote away again at the next start.
     #[test]
     fn a_log_truncated_while_a_node_regains_its_vote_does_not_say_that_it_has_none() {
-        let mut core = fresh();
-        tell(&mut core, 2, Message::Hello { epoch: 1, nonce: 5 });
-        tell(&mut core, 2, welcome(0, 4, ballot(3, 2), None));
-        tell(&mut core, 3, welcome(0, 0, ballot(7, 3), None));
+        let mut core = forgetful();
         let forgets = |core: &Core| core.joining.records().any(|r| matches!(r, Record::Forgotten(_)));
         assert!(!core.votes() && forgets(&core));
         let message = welcome(5, 4, ballot(8, 2), Some((ballot(8, 2), 1)));
