@@ -292,7 +292,7 @@ mod tests {
         assert_eq!(verdict.validity, Validity::Valid, "{verdict:?}");
         assert_eq!(
             (verdict.stats["chosen_to"].as_u64(), verdict.stats["durable_to"].as_u64()),
-            (Some(3000), Some(1500))
+            (Some(3000), Some(3000))
         );
         // One has nothing behind what is durable, the other 1,500 votes, on two pages.
         let mut logs: Vec<usize> = last.iter().map(|state| state.log.len()).collect();

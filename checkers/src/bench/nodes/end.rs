@@ -79,9 +79,9 @@ impl End {
         let applied =
             self.applied.iter().rfind(|(time, _)| *time <= began).map_or(0, |(_, applied)| *applied);
         let chosen = applied.max(slots.last_before(began));
-        findings.stat("chosen_to", chosen);
-        findings.stat("durable_to", held_by_all);
         let (mut missing, mut open) = (Vec::new(), 0_u64);
+        // Votes count: a majority that has not yet heard that a value is chosen holds it all the same.
+        let mut held_to = held_by_all.max(chosen);
         for slot in held_by_all + 1..=chosen {
             if slot > applied && !slots.chosen_before(slot, began) {
                 continue;
@@ -98,12 +98,17 @@ impl End {
                     perhaps += 1;
                 }
             }
+            if holders.len() < majority {
+                held_to = held_to.min(slot - 1);
+            }
             if holders.len() + perhaps < majority {
                 missing.push((slot, holders));
             } else if holders.len() < majority {
                 open += 1;
             }
         }
+        findings.stat("chosen_to", chosen);
+        findings.stat("durable_to", held_to);
         if let Some((first, holders)) = missing.first() {
             let all: Vec<u64> = missing.iter().map(|(slot, _)| *slot).collect();
             let shown = all.iter().take(SHOWN).map(u64::to_string).collect::<Vec<_>>().join(", ");

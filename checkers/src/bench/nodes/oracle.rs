@@ -410,6 +410,31 @@ fn a_pass_needs_answers_comparisons_and_a_last_look() {
     assert_eq!(alone.validity, Validity::Valid, "one node has nobody to be compared with");
 }
 
+/// A node is the last to hear that its vote was part of a majority; what counts in the end is that the vote is on its disk.
+#[test]
+fn what_a_majority_has_voted_for_is_durable_before_all_of_them_know() {
+    let slot =
+        |slot, hash: &str| SlotState { slot, hash: hash.into(), durable: true, ..SlotState::default() };
+    let behind = |other: &mut NodeState, log| {
+        (other.applied, other.commit, other.durable, other.hash) = (3, 3, 3, "g".into());
+        other.log = log;
+        other.checkpoints = vec![];
+    };
+    let ends = |log: Vec<SlotState>| {
+        let verdict = two(|one, other| {
+            let before = Prefix { slot: 3, hash: "g".into(), ..Prefix::default() };
+            one.checkpoints = vec![before];
+            one.log = vec![SlotState { chosen: true, ..slot(4, "four") }];
+            behind(other, log.clone());
+        });
+        let stat = |name: &str| verdict.stats[name].as_u64().unwrap();
+        (verdict.validity, stat("chosen_to"), stat("durable_to"))
+    };
+    assert_eq!(ends(vec![slot(4, "four")]), (Validity::Valid, 4, 4));
+    assert_eq!(ends(vec![slot(4, "another")]), (Validity::Invalid, 4, 3));
+    assert_eq!(ends(vec![SlotState { durable: false, ..slot(4, "four") }]), (Validity::Invalid, 4, 3));
+}
+
 #[test]
 fn a_finding_names_slot_nodes_values_and_times() {
     let verdict = two(|_, other| other.hash = "x".into());
