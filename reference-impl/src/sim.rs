@@ -17,6 +17,7 @@
 
 pub mod attack;
 mod clock;
+mod disks;
 mod happening;
 mod link;
 mod node;

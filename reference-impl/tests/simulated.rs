@@ -194,6 +194,19 @@ const INSIDE_ONLY: [Bug; 11] = [
     Bug::SnapshotForgetsPromise,
 ];
 
+/// These leave a chosen value on too few disks, and that is seen before anything comes of it.
+#[test]
+fn a_chosen_value_on_too_few_disks_is_found() {
+    for bug in [Bug::AcceptNotSynced, Bug::OwnVoteNotSynced, Bug::RenameNotSynced, Bug::DiskErrorIgnored] {
+        let info = bug.info();
+        let found = (0..40).find_map(|seed| {
+            run(&with_bug(info, seed, true)).err().filter(|found| found.what.contains("on the disks of"))
+        });
+        println!("{}: {:?}", info.name, found.as_ref().map(ToString::to_string));
+        assert!(found.is_some(), "{}: what was chosen is on the disks of a majority", info.name);
+    }
+}
+
 fn with_bug(info: &BugInfo, seed: u64, look_inside: bool) -> Setup {
     let protocol = if info.protocol == "basic-paxos" { Protocol::BasicPaxos } else { Protocol::MultiPaxos };
     // Where two are a majority one vote that is lost is enough.

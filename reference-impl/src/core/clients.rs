@@ -40,6 +40,12 @@ pub(super) struct Request {
     pub(super) offered: bool,
 }
 
+impl Request {
+    pub(super) fn may_be_forwarded(&self) -> bool {
+        !self.no_forward && matches!(self.origin, Origin::Local(_))
+    }
+}
+
 /// A command that was proposed.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Waiter {

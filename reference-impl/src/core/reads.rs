@@ -13,14 +13,15 @@
 //! proves that. One round serves all reads that wait for it.
 //!
 //! *Quorum reads* (Charapko, Ailijiang, Demirbas: "Linearizable Quorum Reads in Paxos", HotStorage 2019): whatever was answered before
-//! is accepted by a majority, so one of any majority knows its slot. The slot that is waited for need not be chosen yet; it will be, or the
-//! read runs out of time. Deliberately no leases and no clocks in this file.
+//! is accepted by a majority, so one of any majority knows its slot. The slot that is waited for need not be chosen yet, and nobody may be about to
+//! propose there: a leader that has failed may have left a vote behind that no later one was told of. So a read that has waited for long goes
+//! through the log instead. Deliberately no leases and no clocks in this file.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::ballot::{Mono, NodeId, Slot};
 use super::clients::Request;
-use super::command::{EntryId, Failure, Path, Served};
+use super::command::{EntryId, Failure, Op, Path, ReadMode, Served};
 use super::message::Message;
 use super::{Core, Role};
 
@@ -52,7 +53,8 @@ struct QuorumRead {
     last: BTreeMap<NodeId, Slot>,
     /// The highest of them, once there is a majority of them: later ones do not matter.
     waits_for: Option<Slot>,
-    ask_again_at: Mono,
+    /// Until then whoever has not answered is given time; or, if a slot is waited for, that slot is.
+    patient_until: Mono,
 }
 
 impl Reads {
@@ -69,10 +71,7 @@ impl Reads {
 
     fn next_due(&self) -> Mono {
         let index = self.index.iter().map(|read| read.request.deadline);
-        let quorum = self.quorum.values().map(|read| match read.waits_for {
-            Some(_) => read.request.deadline,
-            None => read.request.deadline.min(read.ask_again_at),
-        });
+        let quorum = self.quorum.values().map(|read| read.request.deadline.min(read.patient_until));
         index.chain(quorum).min().unwrap_or(Mono::NEVER)
     }
 
@@ -150,9 +149,9 @@ impl Core {
     /// A quorum read has reached some node.
     pub(super) fn quorum_read(&mut self, request: Request, now: Mono) {
         let id = self.fresh_id();
-        let ask_again_at = now + self.config.timing.resend;
-        self.reads.look_at(request.deadline.min(ask_again_at));
-        let read = QuorumRead { request, last: BTreeMap::new(), waits_for: None, ask_again_at };
+        let patient_until = now + self.config.timing.resend;
+        self.reads.look_at(request.deadline.min(patient_until));
+        let read = QuorumRead { request, last: BTreeMap::new(), waits_for: None, patient_until };
         self.reads.quorum.insert(id, read);
         let query = Message::ReadQuery { config: self.config.number, id };
         self.broadcast(&query);
@@ -180,7 +179,7 @@ impl Core {
         for read in self.reads.quorum.values_mut() {
             read.last.clear();
             read.waits_for = None;
-            read.ask_again_at = again;
+            read.patient_until = again;
         }
         let open: Vec<EntryId> = self.reads.quorum.keys().copied().collect();
         for id in open {
@@ -201,6 +200,7 @@ impl Core {
         if read.last.len() >= quorum {
             let highest = read.last.values().copied().max().filter(|_| waits).unwrap_or(0);
             read.waits_for = Some(highest);
+            read.patient_until = now + self.config.timing.resend;
             self.reads.told.insert((highest, id));
             self.quorum_advance(now);
         }
@@ -242,6 +242,7 @@ impl Core {
                 );
             }
         }
+        self.give_up_waiting(now);
         let (late, index) =
             std::mem::take(&mut self.reads.index).into_iter().partition(|read| now >= read.request.deadline);
         self.reads.index = index;
@@ -251,8 +252,8 @@ impl Core {
         let again = now + self.config.timing.resend;
         let mut silent = Vec::new();
         for (id, read) in &mut self.reads.quorum {
-            if now >= read.ask_again_at && read.waits_for.is_none() {
-                read.ask_again_at = again;
+            if now >= read.patient_until && read.waits_for.is_none() {
+                read.patient_until = again;
                 silent.extend(
                     self.config.others().filter(|node| !read.last.contains_key(node)).map(|node| (node, *id)),
                 );
@@ -264,7 +265,99 @@ impl Core {
         self.reads.due = self.reads.next_due();
     }
 
+    /// What is waited for may be an orphan's vote, which nobody knows of who could have it chosen. A read of the log needs nobody's word for it.
+    fn give_up_waiting(&mut self, now: Mono) {
+        let leads = matches!(self.role, Role::Leader(_));
+        let mut stuck = Vec::new();
+        for (id, read) in &mut self.reads.quorum {
+            let Some(slot) = read.waits_for.filter(|_| now >= read.patient_until) else { continue };
+            if leads || read.request.may_be_forwarded() {
+                stuck.push((slot, *id));
+            } else {
+                read.patient_until = read.request.deadline;
+            }
+        }
+        for told in stuck {
+            self.reads.told.remove(&told);
+            let Some(QuorumRead { mut request, .. }) = self.reads.quorum.remove(&told.1) else { continue };
+            if let Op::Get { mode, .. } = &mut request.command.op {
+                *mode = ReadMode::Log;
+            }
+            self.route(request, now);
+        }
+    }
+
     fn unread(&mut self, request: Request, why: &'static str) {
         self.answer(request, Err(Failure::Unknown(why)), Served::default());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::ballot::Ballot;
+    use crate::core::{Command, Config, Durable, Effect, Entry, Input, Output, Protocol, Reply};
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    const HERS: Ballot = Ballot { round: 5, node: 2 };
+
+    /// Steps with a disk that is immediate; returns what is sent to node 2, and answers.
+    fn step(core: &mut Core, at: Mono, input: Input) -> (Vec<Message>, Vec<Reply>) {
+        let (mut inputs, mut sent, mut replies) = (vec![input], Vec::new(), Vec::new());
+        while let Some(input) = inputs.pop() {
+            for effect in core.step(at, input) {
+                match effect {
+                    Effect::Persist { token, .. } => inputs.push(Input::Persisted(token)),
+                    Effect::Send { to: 2, message, .. } => sent.push(message),
+                    Effect::Reply { reply, .. } => replies.push(*reply),
+                    _ => {}
+                }
+            }
+        }
+        (sent, replies)
+    }
+
+    fn says(message: Message) -> Input {
+        Input::Message { from: 2, message }
+    }
+
+    /// The vote for slot 2 is all that is left of a leader that has failed; nobody writes, so that nothing is ever chosen there.
+    #[test]
+    fn a_quorum_read_that_waits_for_an_orphans_vote_is_answered_through_the_log() {
+        let mut durable = Durable::default();
+        durable.begin_incarnation(Duration::ZERO);
+        durable.known = [(2, 1), (3, 1)].into();
+        let mut core = Core::new(Config::new(1, [2, 3], Protocol::MultiPaxos), durable, Mono(0));
+        let op = Op::Put { key: "a".to_owned(), value: "x".into() };
+        let command = Some(Command { client: 7, seq: 1, op });
+        let entry = |n| Arc::new(Entry { id: EntryId { node: 2, epoch: 1, n }, command: command.clone() });
+        let accept = |slot, commit| Message::Accept { ballot: HERS, slot, entry: entry(slot), commit };
+        step(&mut core, Mono(0), says(accept(1, 0)));
+        step(&mut core, Mono(0), says(accept(2, 1)));
+        let op = Op::Get { key: "a".to_owned(), mode: ReadMode::Quorum };
+        let command = Command { client: 8, seq: 1, op };
+        let read = Input::Client { call: 1, command, deadline: None, no_forward: false };
+        let (sent, replies) = step(&mut core, Mono(0), read);
+        let [Message::ReadQuery { config: 0, id }] = sent[..] else { panic!("{sent:?}") };
+        assert!(replies.is_empty());
+        let (_, replies) = step(&mut core, Mono(0), says(Message::ReadAnswer { config: 0, id, last: 1 }));
+        assert!(replies.is_empty(), "slot 2 may have been chosen and answered for");
+        // The leader is there, and silent about slot 2: it never proposed anything there.
+        let later = Mono(0) + Duration::from_millis(100);
+        let heartbeat = Message::Heartbeat { ballot: HERS, commit: 1, round: 1, lease: Duration::ZERO };
+        step(&mut core, later, says(heartbeat));
+        let later = Mono(0) + Duration::from_millis(150);
+        assert!(core.wakeup().is_some_and(|due| due <= later));
+        let (sent, _) = step(&mut core, later, Input::Tick);
+        let forwarded = sent.iter().find_map(|message| match message {
+            Message::Forward { id, command, .. } => Some((*id, command.op.clone())),
+            _ => None,
+        });
+        let Some((id, Op::Get { mode: ReadMode::Log, .. })) = forwarded else { panic!("{sent:?}") };
+        let result = Ok(Output::Value(Some("x".into())));
+        let reply = Reply { result, served: Served::default(), leader_hint: 0 };
+        let (_, replies) = step(&mut core, later, says(Message::ForwardReply { id, reply: Box::new(reply) }));
+        assert!(matches!(&replies[..], [Reply { result: Ok(Output::Value(Some(_))), .. }]), "{replies:?}");
     }
 }

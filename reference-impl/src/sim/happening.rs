@@ -232,7 +232,13 @@ impl World {
                 let what = format!("node {id} learned two values for slot {slot}");
                 self.check(Err((Invariant::OneValue, what)));
             }
-            Effect::Note(Note::VotesAgain { .. }) => self.stored.rejoined += 1,
+            Effect::Note(Note::VotesAgain { .. }) => {
+                self.stored.rejoined += 1;
+                if let Some(oracle) = &mut self.oracle {
+                    let checked = oracle.votes_again(id);
+                    self.check(checked);
+                }
+            }
             Effect::Note(Note::Configuration { config, member: true, .. }) => {
                 self.stored.configurations = self.stored.configurations.max(config);
             }
@@ -244,6 +250,9 @@ impl World {
         let node = &mut self.nodes[id as usize];
         let applied = node.core.as_ref().map_or(0, |core| core.learner().applied());
         if let Some(slot) = node.saved() {
+            if let Some(oracle) = &mut self.oracle {
+                oracle.saved(id, slot);
+            }
             self.stored.snapshots += 1;
             self.stored.installed += u64::from(slot > applied);
             self.step(id, Input::SnapshotSaved(slot));
@@ -255,6 +264,9 @@ impl World {
             return self.crash(id, fuse.loss);
         }
         let hooks = self.cluster.hooks;
+        if let Some(oracle) = &mut self.oracle {
+            self.nodes[id as usize].syncing(token).for_each(|records| oracle.synced(id, records));
+        }
         self.nodes[id as usize].synced(token, hooks);
         while self.may_go_on(id, false)
             && let Some((to, message)) = self.nodes[id as usize].release(token)

@@ -224,6 +224,11 @@ impl Node {
         }
     }
 
+    /// What is on the disk once everything up to `token` is.
+    pub(super) fn syncing(&self, token: Token) -> impl Iterator<Item = &[Record]> {
+        self.unsynced.iter().take_while(move |(first, _)| *first <= token).map(|(_, records)| &records[..])
+    }
+
     /// Everything up to `token` is on the disk.
     pub(super) fn synced(&mut self, token: Token, hooks: Hooks) {
         while self.unsynced.front().is_some_and(|(first, _)| *first <= token) {

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! one value per slot │ equal prefixes have equal hashes, applied without gaps, never going back │ no answered promise is forgotten
-//! a node can start again
+//! what is chosen is on the disks of a majority │ a node can start again
 //! ```
 //!
 //! It remembers what was agreed by whoever applied a slot first, and compares everyone else. It looks after every step of a node,
@@ -12,7 +12,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::core::{Ballot, Core, Entry, NodeId, Protocol, Slot};
+use super::disks::Disks;
+use crate::core::{Ballot, Core, Entry, NodeId, Protocol, Record, Slot};
 
 /// An invariant of the nodes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -23,6 +24,8 @@ pub enum Invariant {
     NoGap,
     /// After a restart an acceptor knows every promise that it has answered.
     PromiseKept,
+    /// A chosen value is on the disks of a majority of those that decide its slot.
+    Durable,
     /// The applied prefix grows while a node runs.
     NeverBack,
     /// A node that has ended can start again with what is on its disk.
@@ -38,6 +41,7 @@ impl Invariant {
             Invariant::OneValue => "one-value",
             Invariant::NoGap => "no-gap",
             Invariant::PromiseKept => "promise-kept",
+            Invariant::Durable => "durable",
             Invariant::NeverBack => "never-back",
             Invariant::Recoverable => "recoverable",
             Invariant::Wakeup => "wakeup",
@@ -70,10 +74,12 @@ pub(super) struct Oracle {
     promised: Vec<Ballot>,
     /// The same of single slots (Basic Paxos).
     promised_at: BTreeMap<(NodeId, Slot), Ballot>,
+    disks: Disks,
 }
 
 impl Oracle {
-    pub(super) fn new(protocol: Protocol, nodes: u32) -> Self {
+    /// `nodes` in all, of which the first `members` decide at first.
+    pub(super) fn new(protocol: Protocol, nodes: u32, members: u32) -> Self {
         let ends = nodes as usize + 1;
         Oracle {
             protocol,
@@ -82,6 +88,7 @@ impl Oracle {
             applied: vec![0; ends],
             promised: vec![Ballot::ZERO; ends],
             promised_at: BTreeMap::new(),
+            disks: Disks::new(nodes, members),
         }
     }
 
@@ -113,15 +120,24 @@ impl Oracle {
         if learner.floor() > applied {
             return Err((Invariant::NoGap, format!("node {node} has forgotten more than it has applied")));
         }
+        if let Some(members) = learner.machine().members() {
+            self.disks.configuration(members);
+        }
         // What a snapshot covers is judged by the hash.
         for slot in before.max(learner.floor()) + 1..=applied {
             let Some(entry) = learner.chosen(slot) else {
                 return Err((Invariant::NoGap, format!("node {node} skipped slot {slot}")));
             };
-            let agreed = self.log[slot as usize - 1].get_or_insert_with(|| entry.clone());
-            if agreed != entry {
-                let what = format!("slot {slot} is {entry:?} at node {node}, was {agreed:?} elsewhere");
-                return Err((Invariant::OneValue, what));
+            match &mut self.log[slot as usize - 1] {
+                Some(agreed) if agreed == entry => {}
+                Some(agreed) => {
+                    let what = format!("slot {slot} is {entry:?} at node {node}, was {agreed:?} elsewhere");
+                    return Err((Invariant::OneValue, what));
+                }
+                unknown => {
+                    *unknown = Some(entry.clone());
+                    self.disks.check(slot, entry)?;
+                }
             }
         }
         if *self.hashes[applied as usize - 1].get_or_insert(learner.hash()) != learner.hash() {
@@ -142,8 +158,19 @@ impl Oracle {
         *known = (*known).max(ballot);
     }
 
+    /// Records have reached a node's disk.
+    pub(super) fn synced(&mut self, node: NodeId, records: &[Record]) {
+        records.iter().for_each(|record| self.disks.synced(node, record));
+    }
+
+    /// A snapshot has reached a node's disk.
+    pub(super) fn saved(&mut self, node: NodeId, slot: Slot) {
+        self.disks.holds_prefix(node, slot);
+    }
+
     /// A node has lost its disk: it may forget what it said, but not use that.
     pub(super) fn wiped(&mut self, node: NodeId) {
+        self.disks.wiped(node);
         self.promised[node as usize] = Ballot::ZERO;
         self.promised_at.retain(|(who, _), _| *who != node);
     }
@@ -151,6 +178,7 @@ impl Oracle {
     /// A node has restarted from its disk.
     pub(super) fn restarted(&mut self, node: NodeId, core: &Core) -> Check {
         self.applied[node as usize] = 0;
+        self.disks.read(node, core, &self.log)?;
         let everywhere = [((node, 1), self.promised[node as usize])];
         // In a slot that is forgotten the node helps no ballot at all.
         let first = core.learner().floor() + 1;
@@ -163,5 +191,10 @@ impl Oracle {
             }
         }
         self.stepped(node, core)
+    }
+
+    /// A node that had lost its disk has a vote again.
+    pub(super) fn votes_again(&mut self, node: NodeId) -> Check {
+        self.disks.votes_again(node, &self.log)
     }
 }

@@ -173,7 +173,8 @@ impl World {
         let of =
             |from, to| if from == CLIENTS || to == CLIENTS { cluster.client_links } else { cluster.links };
         let ways = (0..ends * ends).map(|i| Way::new(of(i / ends, i % ends))).collect();
-        let oracle = cluster.look_inside.then(|| Oracle::new(cluster.protocol, cluster.nodes));
+        let oracle =
+            cluster.look_inside.then(|| Oracle::new(cluster.protocol, cluster.nodes, cluster.members));
         World {
             rng,
             now: 0,
