@@ -147,6 +147,12 @@ pub struct Row {
 }
 
 impl Row {
+    /// No judge was asked about this bug yet.
+    pub fn new(bug: impl Into<String>) -> Row {
+        let cell = Cell::default;
+        Row { bug: bug.into(), simulator: cell(), stateright: cell(), processes: cell(), chaos: cell() }
+    }
+
     fn cells(&self) -> [&Cell; 4] {
         [&self.simulator, &self.stateright, &self.processes, &self.chaos]
     }
@@ -172,6 +178,13 @@ pub struct Control {
     pub simulator: Cell,
     /// Against real processes.
     pub processes: Cell,
+}
+
+impl Control {
+    /// Nobody has tried it yet.
+    pub fn new(under: impl Into<String>) -> Control {
+        Control { under: under.into(), simulator: Cell::default(), processes: Cell::default() }
+    }
 }
 
 /// All that was measured.
@@ -246,11 +259,9 @@ mod tests {
     fn row(bug: &str, found: bool) -> Row {
         let channels: &[Channel] = if found { &[Channel::NodeInvariants] } else { &[] };
         Row {
-            bug: bug.to_owned(),
             simulator: Cell::of("hunt, storm", &[sample(1, channels, 1.0)]),
             stateright: Cell::not_asked("no model"),
-            processes: Cell::default(),
-            chaos: Cell::default(),
+            ..Row::new(bug)
         }
     }
 

@@ -65,4 +65,17 @@ fn a_part_of_the_matrix_is_measured_written_and_drawn() {
     assert_eq!(later["rows"].as_array().unwrap().len(), 3);
     assert_eq!(later["rows"][0]["processes"]["runs"], 1, "{later}");
     assert_eq!((&later["rows"][1], &later["controls"]), (&data["rows"][1], &data["controls"]));
+    // And so does asking one judge alone.
+    let mut command = tribunal(folder.path());
+    let again = "bugs --matrix chosen-by-one --judge simulator --seeds 1 --controls 0 --data m.json";
+    let (code, _, stderr) = run(command.args(again.split_whitespace()));
+    assert_eq!(code, 0, "{stderr}");
+    let last: Value = serde_json::from_slice(&std::fs::read(folder.path().join("m.json")).unwrap()).unwrap();
+    let cells = |matrix: &Value| {
+        let rows = matrix["rows"].as_array().unwrap();
+        let row = rows.iter().find(|row| row["bug"] == "chosen-by-one").unwrap();
+        ["simulator", "stateright", "processes", "chaos"].map(|judge| row[judge].clone())
+    };
+    let ([simulator, others @ ..], [_, before @ ..]) = (cells(&last), cells(&later));
+    assert_eq!((&simulator["runs"], others), (&1.into(), before));
 }

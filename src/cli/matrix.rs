@@ -44,9 +44,12 @@ pub(super) struct Args {
     /// The same under the hardest plan, for bugs that their own plan does not show
     #[arg(long, default_value_t = 60, value_name = "N", requires = "matrix")]
     storm_seeds: u64,
-    /// Runs without any finding after which `chaos` is given up for a bug
-    #[arg(long, default_value_t = 4, value_name = "N", requires = "matrix")]
-    patience: u64,
+    /// Runs without any finding after which `chaos` is given up for a bug [default: none]
+    #[arg(long, value_name = "N", requires = "matrix")]
+    patience: Option<u64>,
+    /// Ask only this judge, and leave what `--data` has of the others (all if none is named)
+    #[arg(long, value_name = "JUDGE", requires_all = ["matrix", "data"])]
+    judge: Vec<Judge>,
     /// Take the matrix from this file, replace the rows that were measured, and write it back
     #[arg(long, value_name = "FILE", requires = "matrix")]
     data: Option<PathBuf>,
@@ -56,6 +59,25 @@ pub(super) struct Args {
     /// Measure nothing: draw what `--data` has
     #[arg(long, requires_all = ["matrix", "data", "document"])]
     draw: bool,
+}
+
+/// A column of the matrix.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Judge {
+    /// Virtual time
+    Simulator,
+    /// Every state of a small model
+    Stateright,
+    /// Real processes under the plan of the catalogue
+    Processes,
+    /// Real processes under the default plan
+    Chaos,
+}
+
+impl Args {
+    fn asks(&self, judge: Judge) -> bool {
+        self.judge.is_empty() || self.judge.contains(&judge)
+    }
 }
 
 /// The default plan, and the hardest of the simulator.
@@ -72,7 +94,7 @@ pub(super) fn main(args: &bugs::Args, bugs: &[Known]) -> Result<u8, Failure> {
     };
     let (mut complete, mut validity) = (true, all.validity());
     if !own.draw {
-        let (measured, whole) = measure(args, bugs)?;
+        let (measured, whole) = measure(args, bugs, &all)?;
         (complete, validity) = (whole, measured.validity());
         print!("{}", matrix::table(&measured));
         all.update(measured);
@@ -99,36 +121,47 @@ fn read(file: &Path) -> Result<Matrix> {
     serde_json::from_str(&text).with_context(|| format!("{} is no matrix of this version", file.display()))
 }
 
-/// Measures; also tells whether nobody interrupted it.
-fn measure(args: &bugs::Args, bugs: &[Known]) -> Result<(Matrix, bool), Failure> {
+/// Measures; also tells whether nobody interrupted it. `before` is where cells come from that are not asked for.
+fn measure(args: &bugs::Args, bugs: &[Known], before: &Matrix) -> Result<(Matrix, bool), Failure> {
     let own = &args.of_matrix;
     let seeds = args.first_seed..args.first_seed + args.seeds();
     let mut rows: BTreeMap<&str, Row> = BTreeMap::new();
     for bug in bugs {
-        let row = Row {
-            bug: bug.name.to_owned(),
-            simulator: simulator(bug, true, &seeds, own)?,
-            stateright: stateright(bug),
-            processes: Cell::default(),
-            chaos: Cell::default(),
-        };
-        eprintln!("{}: simulator {}/{}", bug.name, row.simulator.found, row.simulator.runs);
+        let known = before.rows.iter().find(|row| row.bug == bug.name).cloned();
+        let mut row = known.unwrap_or_else(|| Row::new(bug.name));
+        if own.asks(Judge::Simulator) {
+            row.simulator = simulator(bug, true, &seeds, own)?;
+            eprintln!("{}: simulator {}/{}", bug.name, row.simulator.found, row.simulator.runs);
+        }
+        if own.asks(Judge::Stateright) {
+            row.stateright = stateright(bug);
+        }
         rows.insert(bug.name, row);
     }
     let mut controls: Vec<(Control, &Known)> = Vec::new();
-    for bug in bugs {
+    let (virtually, really) = (own.asks(Judge::Simulator), own.asks(Judge::Processes));
+    for bug in bugs.iter().filter(|_| args.controls() > 0 && (virtually || really)) {
         let under = under(bug.workload, bug.plan);
-        if args.controls() == 0 || controls.iter().any(|(control, _)| control.under == under) {
+        if controls.iter().any(|(control, _)| control.under == under) {
             continue;
         }
-        let seeds = args.first_seed..args.first_seed + args.controls();
-        let simulator = simulator(bug, false, &seeds, own)?;
-        controls.push((Control { under, simulator, processes: Cell::default() }, bug));
+        let known = before.controls.iter().find(|control| control.under == under).cloned();
+        let mut control = known.unwrap_or_else(|| Control::new(under));
+        if virtually {
+            let seeds = args.first_seed..args.first_seed + args.controls();
+            control.simulator = simulator(bug, false, &seeds, own)?;
+        }
+        controls.push((control, bug));
     }
     let mut cells = Vec::new();
     for bug in bugs {
-        let mut plans = vec![(bug.plan, u64::MAX), (CHAOS, own.patience)];
-        plans.truncate(if bug.plan == CHAOS { 1 } else { 2 });
+        let chaos = (CHAOS, own.patience.unwrap_or(u64::MAX));
+        let plans = match (really, own.asks(Judge::Chaos)) {
+            (false, false) => vec![],
+            (true, true) if bug.plan != CHAOS => vec![(bug.plan, u64::MAX), chaos],
+            (true, _) => vec![(bug.plan, u64::MAX)],
+            (false, true) => vec![chaos],
+        };
         for (plan, patience) in plans {
             cells.push(Job {
                 bug: bug.clone(),
@@ -139,7 +172,7 @@ fn measure(args: &bugs::Args, bugs: &[Known]) -> Result<(Matrix, bool), Failure>
             });
         }
     }
-    for (control, bug) in &controls {
+    for (control, bug) in controls.iter().filter(|_| really) {
         let seeds = args.first_seed..args.first_seed + args.controls();
         let plan = bug.plan.to_owned();
         let job = Job { bug: (*bug).clone(), planted: false, plan, seeds, patience: u64::MAX };
