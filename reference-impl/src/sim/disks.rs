@@ -58,11 +58,17 @@ impl Disks {
         slot as usize * self.ends + node as usize
     }
 
-    fn hold(&mut self, slot: Slot, node: NodeId, entry: &Arc<Entry>) {
-        let at = self.at(slot, node);
-        if self.held.len() <= at {
-            self.held.resize(at + self.ends, None);
+    /// Makes room for all slots up to this one.
+    fn reach(&mut self, slot: Slot) {
+        let end = self.at(slot + 1, 0);
+        if self.held.len() < end {
+            self.held.resize(end, None);
         }
+    }
+
+    fn hold(&mut self, slot: Slot, node: NodeId, entry: &Arc<Entry>) {
+        self.reach(slot);
+        let at = self.at(slot, node);
         self.held[at] = Some(entry.clone());
     }
 
@@ -94,6 +100,9 @@ impl Disks {
         let (learner, acceptor) = (core.learner(), core.acceptor());
         let applied = learner.applied();
         self.prefix[node as usize] = applied;
+        // Perhaps there is more than anybody was told of: a write that had reached the disk when its node crashed.
+        let last = acceptor.last_slot().max(learner.last_chosen());
+        self.reach(last);
         let slots = (self.held.len() / self.ends) as Slot;
         for slot in applied + 1..slots {
             let at = self.at(slot, node);
@@ -145,7 +154,7 @@ impl Disks {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::core::{Ballot, EntryId, Member, Vote};
+    use crate::core::{Ballot, Config, Durable, EntryId, Member, Mono, Protocol, Vote};
 
     fn entry(n: u64) -> Arc<Entry> {
         Arc::new(Entry { id: EntryId { node: 1, epoch: 1, n }, command: None })
@@ -173,6 +182,23 @@ mod tests {
         disks.holds_prefix(1, 4);
         disks.holds_prefix(3, 4);
         assert_eq!(disks.check(4, &entry(40)), Ok(()));
+    }
+
+    /// What a crash has left on the disk counts, although nobody was told of it.
+    #[test]
+    fn what_a_disk_has_at_a_start_is_all_that_counts() {
+        let mut durable = Durable::default();
+        durable.begin_incarnation(std::time::Duration::ZERO);
+        let ballot = Ballot { round: 1, node: 1 };
+        durable.apply(Record::Accepted(Vote { slot: 3, ballot, entry: entry(1) }));
+        let core = Core::new(Config::new(2, 1..=3, Protocol::MultiPaxos), durable, Mono(0));
+        let mut disks = Disks::new(3, 3);
+        vote(&mut disks, 2, 2, 7);
+        assert_eq!(disks.read(2, &core, &[]), Ok(()));
+        vote(&mut disks, 1, 3, 1);
+        assert_eq!(disks.check(3, &entry(1)), Ok(()));
+        vote(&mut disks, 1, 2, 7);
+        assert!(disks.check(2, &entry(7)).is_err(), "it is gone");
     }
 
     #[test]
