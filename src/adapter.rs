@@ -142,4 +142,6 @@ pub struct Session {
     pub attempt_timeout: Duration,
     /// How many times an operation may be attempted again, under the same identity.
     pub retries: u32,
+    /// Whether operations shall have an identity. Without, none is attempted again.
+    pub sessions: bool,
 }

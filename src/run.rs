@@ -368,6 +368,7 @@ fn shared(trial: &Trial, journal: &Journal, clock: Clock) -> Shared {
         journal: journal.clone(),
         op_timeout: load.op_timeout.0,
         attempt_timeout: load.attempt(),
+        sessions: load.sessions,
         retries: load.retries,
         // Must differ between runs against a cluster that lives on; a plan's seed would not.
         run: u64::from(rand::rng().random::<u32>()),

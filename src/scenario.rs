@@ -276,6 +276,8 @@ pub struct Load {
     pub attempt_timeout: Span,
     /// How often a client repeats an unanswered operation, under the same identity.
     pub retries: u32,
+    /// Whether operations have an identity at all (of the bundled cluster: a client and a number), so that one that arrives twice is applied once.
+    pub sessions: bool,
     /// An arrival that has waited this long for a free client is dropped, counted and reported.
     pub max_wait: Span,
 }
@@ -290,6 +292,7 @@ impl Default for Load {
             op_timeout: Span::ms(1_000),
             attempt_timeout: Span::ms(1_000),
             retries: 0,
+            sessions: true,
             max_wait: Span::ms(5_000),
         }
     }
@@ -447,6 +450,11 @@ impl Scenario {
             if span.ns() == 0 {
                 return Some(format!("`{name}` is zero; nothing would happen"));
             }
+        }
+        if self.load.retries > 0 && !self.load.sessions {
+            return Some(
+                "`retries` without `sessions` may apply an operation twice: nothing tells the second from another one".to_owned(),
+            );
         }
         if self.workload.info().checkers.contains(&"convergence") {
             let (stand_still, bound) = (self.bounds.stand_still, self.bounds.final_reads);

@@ -55,6 +55,8 @@ pub struct Shared {
     pub attempt_timeout: Duration,
     /// How often an operation may be attempted again.
     pub retries: u32,
+    /// Whether operations have an identity.
+    pub sessions: bool,
     /// A number of the run's own.
     pub run: u64,
     /// Process numbers for clients that follow on retired ones.
@@ -203,6 +205,7 @@ impl Shared {
             op_timeout: self.op_timeout,
             attempt_timeout: self.attempt_timeout,
             retries: self.retries,
+            sessions: self.sessions,
         }
     }
 

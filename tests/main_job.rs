@@ -154,13 +154,16 @@ fn two_runs_side_by_side_do_not_disturb_each_other() {
 fn guards_turn_empty_passes_into_unknown() {
     let folder = tempfile::tempdir().unwrap();
     let cases: [(&str, &[&str]); 3] = [
-        ("ever overlapped", &["--nemesis", "none", "--clients", "1", "--time-limit", "2s"]),
+        ("ever overlapped", &["alone.yaml"]),
         ("too short for one", &["--nemesis", "kill", "--time-limit", "2s"]),
         ("no `slow` had an effect", &["slow-nothing.yaml", "--time-limit", "5s"]),
     ];
     // A fault that does next to nothing cannot be seen to bite: the observer must say so.
     let plan = "{name: slow-nothing, nemesis: {steps: [{at: 1s, for: 1s, do: {fault: slow, link: {reset-probability: 0.000000001}}}]}}";
     std::fs::write(folder.path().join("slow-nothing.yaml"), plan).unwrap();
+    // An operation that is given up overlaps with whatever follows: nothing may be given up.
+    let alone = "{name: alone, nemesis: none, load: {clients: 1, time-limit: 2s, op-timeout: 60s}}";
+    std::fs::write(folder.path().join("alone.yaml"), alone).unwrap();
     for (reason, args) in cases {
         let (code, stdout, stderr) = run(tribunal(folder.path()).arg("run").args(args));
         assert_eq!(code, 2, "{reason}: {stdout}\n{stderr}");

@@ -10,15 +10,22 @@ fn one_round_trip_is_less_than_two() {
     let (code, stdout, stderr) =
         run(tribunal(folder.path()).args(["paths", "--delay", "20ms", "--nodes", "3", "--samples", "30"]));
     // Whether a bound on time holds depends on the machine; that the exit code says so does not.
-    let missed = stdout.contains("MISSED");
-    assert_eq!(code, i32::from(missed), "{stdout}\n{stderr}");
-    let demands = stdout.lines().filter(|l| l.ends_with(" yes") || l.ends_with(" MISSED")).count();
-    assert_eq!(demands, 5, "a demand was not judged:\n{stdout}");
-    let messages = |protocol: &str| {
-        let line = stdout.lines().find(|l| l.contains(protocol) && l.contains("messages"));
-        line.unwrap_or_else(|| panic!("no messages of {protocol} in\n{stdout}")).ends_with(" yes")
+    let wanted = match (stdout.contains("MISSED"), stdout.contains("NOT MEASURED")) {
+        (true, _) => 1,
+        (false, true) => 2,
+        (false, false) => 0,
     };
-    assert!(messages("multi-paxos") && messages("basic-paxos"), "not a matter of speed:\n{stdout}");
+    assert_eq!(code, wanted, "{stdout}\n{stderr}");
+    let judged = |line: &&str| ["yes", "MISSED", "NOT MEASURED"].iter().any(|word| line.ends_with(word));
+    assert_eq!(stdout.lines().filter(judged).count(), 5, "a demand was not judged:\n{stdout}");
+    let messages = |protocol: &str| -> f64 {
+        let line = stdout.lines().find(|l| l.contains(protocol) && l.contains("messages"));
+        let line = line.unwrap_or_else(|| panic!("no messages of {protocol} in\n{stdout}"));
+        line.split_whitespace().rev().nth(1).unwrap().parse().unwrap_or_else(|_| panic!("{line}"))
+    };
+    // A machine that stands still for a moment has some sent again; one round trip remains less than two.
+    assert!((3.9..6.0).contains(&messages("multi-paxos")), "{stdout}");
+    assert!((7.8..12.0).contains(&messages("basic-paxos")), "{stdout}");
     for file in
         ["paths.txt", "paths.svg", "multi-paxos-at-the-proposer.hgrm", "multi-paxos-lease-read-direct.hgrm"]
     {

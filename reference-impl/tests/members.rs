@@ -59,8 +59,15 @@ async fn a_loaded_cluster_grows_and_shrinks_to_others_and_loses_nothing() {
     cluster.progress(&acked, 200).await;
     // Who is no member any more is not needed, and says so.
     for node in [0, 1] {
-        let status = cluster.answers(node, &clients[node]).await;
-        assert_eq!((status.role.as_str(), status.config), ("learner", 2), "{status:?}");
+        let until = Instant::now() + PATIENCE;
+        loop {
+            let status = cluster.answers(node, &clients[node]).await;
+            if (status.role.as_str(), status.config) == ("learner", 2) {
+                break;
+            }
+            assert!(Instant::now() < until, "{status:?}");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
         cluster.kill(node);
     }
     cluster.progress(&acked, 100).await;

@@ -161,7 +161,8 @@ impl Client for PaxosKvClient {
         let Some(op) = encode(op) else {
             return Outcome::Fail(format!("paxos-kv has no operation `{}`", op.f()));
         };
-        self.seq += 1;
+        // 0: no session.
+        self.seq += u64::from(self.session.sessions);
         let command = pb::Command {
             client_id: client_id(&self.session),
             seq: self.seq,

@@ -66,6 +66,7 @@ impl Adapter for PaxosKvHttp {
             url,
             client_id: client_id(session),
             seq: 0,
+            sessions: session.sessions,
             deadline: session.op_timeout,
         }))
     }
@@ -76,6 +77,7 @@ struct HttpClient {
     url: String,
     client_id: u64,
     seq: u64,
+    sessions: bool,
     deadline: std::time::Duration,
 }
 
@@ -131,7 +133,8 @@ impl Client for HttpClient {
         let Some(op) = encode(op) else {
             return Outcome::Fail(format!("paxos-kv has no operation `{}`", op.f()));
         };
-        self.seq += 1;
+        // 0: no session.
+        self.seq += u64::from(self.sessions);
         let deadline_ms = self.deadline.as_millis() as u64;
         let body =
             json!({"client_id": self.client_id, "seq": self.seq, "op": op, "deadline_ms": deadline_ms});

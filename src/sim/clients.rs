@@ -106,6 +106,7 @@ pub(super) struct Clients {
     op_timeout: Duration,
     attempt_timeout: Duration,
     retries: u32,
+    sessions: bool,
     load_end: u64,
     /// Which arrivals are really asked, in ascending order; all if there is no list.
     only: Option<Arc<[u64]>>,
@@ -126,6 +127,7 @@ impl Clients {
             op_timeout: load.op_timeout.0,
             attempt_timeout: load.attempt(),
             retries: load.retries,
+            sessions: load.sessions,
             load_end: 0,
             only,
             arrived: 0,
@@ -288,7 +290,8 @@ impl Clients {
         self.ledger.record(now, who, Kind::Invoke, op.clone(), None, meta);
         let ends = now + self.op_timeout.as_nanos() as u64;
         let seat = &mut self.seats[index];
-        (seat.seq, seat.serial) = (seat.seq + 1, seat.serial + 1);
+        // 0: no session.
+        (seat.seq, seat.serial) = (seat.seq + u64::from(self.sessions), seat.serial + 1);
         let (seq, refused) = (seat.seq, String::new());
         let asking =
             Asking { op, seq, call: None, attempt: 0, at: 0, unclear: None, refused, started: now, ends };

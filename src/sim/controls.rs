@@ -32,7 +32,10 @@ struct Control {
 /// Links that double most of what passes, and leaders that are killed meanwhile.
 const DOUBLED: &str = "lanes: [{every: 100ms..200ms, for: 500ms..900ms, faults: [{fault: duplicate, target: all, link: {duplicate: 0.6}}]}, {every: 700ms..1s, for: 300ms..500ms, faults: [{fault: kill, target: leader}]}]";
 
-const CONTROLS: [Control; 9] = [
+/// Leaders that are stopped, or that nobody hears, with commands under way.
+const LEADERS_STOP: &str = "start-after: 1s\nlanes: [{every: 500ms..1s, for: 900ms..1600ms, faults: [{fault: pause, target: leader, weight: 2}, {fault: partition, shape: leader-mute}]}]";
+
+const CONTROLS: [Control; 10] = [
     Control {
         name: "ghost-write: of unknown outcome, absent from one read and there in a later one",
         test: "{workload: {keys: 2, ops-per-key: 100}, load: {rate: 150, time-limit: 10s, op-timeout: 150ms}}",
@@ -115,6 +118,17 @@ const CONTROLS: [Control; 9] = [
         may_be_unknown: false,
         seen: |run, _| bitten(run, FaultKind::Wipe),
         least: 4,
+    },
+    Control {
+        name: "clients without sessions, whose commands nobody repeats: a cluster that forgets to look for repeated ones does them no harm",
+        test: "{workload: {keys: 4, mix: {read: 3, write: 2, cas: 5}}, cluster: {bug: retry-applied-twice}, load: {rate: 200, time-limit: 10s, op-timeout: 3s, sessions: false}}",
+        plan: LEADERS_STOP,
+        seeds: 1..=8,
+        may_be_unknown: false,
+        seen: |_, operations| {
+            operations.iter().filter(|o| matches!(o.outcome, OpOutcome::Info)).count() as u64
+        },
+        least: 200,
     },
 ];
 
@@ -201,10 +215,16 @@ fn stale_reads(_: &Run, operations: &[Operation]) -> u64 {
 }
 
 fn carry_out(control: &Control, seed: u64) -> (Run, Judged) {
+    carry_out_as(control, seed, |_| {})
+}
+
+/// With a test that is changed first.
+fn carry_out_as(control: &Control, seed: u64, change: impl Fn(&mut Scenario)) -> (Run, Judged) {
     let mut scenario: Scenario =
         serde_yaml::from_str(control.test).unwrap_or_else(|e| panic!("{}: {e}", control.name));
     let plan: Plan = serde_yaml::from_str(control.plan).unwrap_or_else(|e| panic!("{}: {e}", control.name));
     scenario.nemesis = NemesisSpec::Inline(Box::new(plan));
+    change(&mut scenario);
     let plan = TestPlan::new(&scenario, seed).unwrap_or_else(|e| panic!("{}: {e}", control.name));
     let run = simulate(&plan, None);
     let judged = judge(&run, &plan).unwrap();
@@ -246,4 +266,15 @@ fn the_stale_reads_of_the_control_would_be_reported_if_they_claimed_more() {
     let plan = TestPlan::new(&scenario, 1).unwrap();
     let verdict = crate::judge::checker("linearizable", &plan).unwrap().check(&history, &super::budget());
     assert_eq!(verdict.validity, Validity::Invalid, "{verdict:?}");
+}
+
+/// And a pass of clients without sessions, if those with one did not suffer.
+#[test]
+fn clients_with_sessions_suffer_where_those_without_do_not() {
+    let control = CONTROLS.iter().find(|control| control.name.starts_with("clients without")).unwrap();
+    let suffers = |seed| {
+        let (_, judged) = carry_out_as(control, seed, |scenario| scenario.load.sessions = true);
+        judged.validity() == Validity::Invalid
+    };
+    assert!(control.seeds.clone().any(suffers));
 }

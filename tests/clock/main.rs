@@ -281,12 +281,19 @@ fn who_waits_for_a_child_does_not_notice() {
     });
 }
 
+/// Whoever makes them all the time is seen to make some, as soon as it gets the processor.
+fn makes_raw_calls(count: impl Fn() -> u64) {
+    let until = std::time::Instant::now() + Duration::from_secs(30);
+    while count() < 2 {
+        assert!(std::time::Instant::now() < until, "no raw call was seen");
+    }
+}
+
 #[test]
 fn tells_raw_calls_from_others() {
     let (raw, vdso) = (Kid::start("raw"), Kid::adopted("vdso"));
     let span = Duration::from_millis(300);
-    let calls = raw_calls(raw.pid, span).unwrap();
-    assert!(calls > 50, "{calls}");
+    makes_raw_calls(|| raw_calls(raw.pid, span).unwrap());
     assert_eq!(raw_calls(vdso.pid, span), Ok(0));
     // The stub's own system calls are within the vDSO.
     set_offset(vdso.pid, SECOND).unwrap();
@@ -321,5 +328,5 @@ fn raw_calls_of_a_server_behind_a_shell_are_seen() {
     let shell = server.child().id() as i32;
     let span = Duration::from_millis(200);
     assert_eq!(raw_calls(shell, span), Ok(0));
-    assert!(raw_calls_of_tree(shell, span).unwrap() > 20);
+    makes_raw_calls(|| raw_calls_of_tree(shell, span).unwrap());
 }

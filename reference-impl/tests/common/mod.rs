@@ -112,10 +112,15 @@ impl Cluster {
         self.ports.iter().map(channel).map(KvClient::new).collect()
     }
 
-    /// Waits for so many more acknowledgements.
+    /// Waits for so many more acknowledgements, with patience for each of them: disks differ.
     pub(crate) async fn progress(&self, acked: &AtomicU64, more: u64) {
-        let (goal, until) = (acked.load(Ordering::Relaxed) + more, Instant::now() + PATIENCE);
-        while acked.load(Ordering::Relaxed) < goal {
+        let mut last = acked.load(Ordering::Relaxed);
+        let (goal, mut until) = (last + more, Instant::now() + PATIENCE);
+        while last < goal {
+            let now = acked.load(Ordering::Relaxed);
+            if now > last {
+                (last, until) = (now, Instant::now() + PATIENCE);
+            }
             assert!(Instant::now() < until, "no progress: {}", self.logs());
             tokio::time::sleep(Duration::from_millis(1)).await;
         }

@@ -192,6 +192,7 @@ fn session(process: usize, node: &Node) -> Session {
         op_timeout: Duration::from_secs(10),
         attempt_timeout: Duration::from_secs(10),
         retries: 0,
+        sessions: true,
     }
 }
 
