@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use paxos_kv::core::{NodeId, Protocol};
-use paxos_kv::sim::{Cluster, Happened, Loss, World};
+use paxos_kv::sim::{Cluster, Cut, Happened, Loss, World};
 
 const MS: u64 = 1_000_000;
 
@@ -57,5 +57,20 @@ fn a_leader_that_hands_over_is_followed_at_once_and_one_that_dies_is_not() {
             waited > Duration::from_millis(400),
             "seed {seed}: {waited:?}, but the lease was granted for 600 ms"
         );
+    }
+}
+
+/// It goes on asking for votes, and is never told of any: that must not keep those from standing who hear each other.
+#[test]
+fn a_node_that_is_heard_and_hears_nothing_does_not_keep_the_others_from_electing_one() {
+    for seed in 0..20 {
+        let (mut world, deaf) = cluster(seed);
+        for from in (1..=3).filter(|from| *from != deaf) {
+            let link = world.link(from, deaf);
+            world.set_link(from, deaf, paxos_kv::sim::Link { cut: Cut::Drop, ..link });
+        }
+        let (new, waited) = next_leader(&mut world, Some(deaf));
+        assert_ne!(new, deaf);
+        println!("seed {seed}: node {new} leads after {waited:?}");
     }
 }

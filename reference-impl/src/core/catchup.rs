@@ -5,7 +5,9 @@
 //!                               own vote for slot 50 is under b' < b → perhaps not: Fetch(50) → Chosen(50, entry)
 //! ```
 //!
-//! The check of the ballot is the easiest thing in Multi-Paxos to forget. A node that needs what others have forgotten is sent
+//! The check of the ballot is the easiest thing in Multi-Paxos to forget. It relies on a leader's commit index to speak of that leader's own values. So a leader
+//! that is told of a chosen value which it did not propose itself leads no more, before it tells anyone of a commit index that covers it: somebody was elected
+//! without it, and a follower that has heard as little may still have its vote for what lost. A node that needs what others have forgotten is sent
 //! a snapshot instead: see `snapshot`.
 
 use std::sync::Arc;
@@ -83,7 +85,7 @@ impl Core {
     }
 
     /// Forgets the proposals for a slot that has its value, and tells the clients of those that lost.
-    fn close(&mut self, slot: Slot, chosen: EntryId) {
+    pub(super) fn close(&mut self, slot: Slot, chosen: EntryId) {
         let open = (slot, Ballot::ZERO)..=(slot, Ballot { round: u64::MAX, node: NodeId::MAX });
         let closed: Vec<_> = self.proposals.range(open).map(|(key, _)| *key).collect();
         for key in closed {
@@ -235,6 +237,13 @@ impl Core {
         self.send(from, Message::Chosen { entries, commit }, None);
     }
 
+    /// Whether this node leads, and this is the first that it hears of a value which others have chosen without it.
+    fn did_not_propose(&self, slot: Slot, entry: &Arc<Entry>) -> bool {
+        let Role::Leader(leader) = &self.role else { return false };
+        let own = self.proposals.get(&(slot, leader.ballot)).is_some_and(|own| own.entry == *entry);
+        slot > self.learner.applied() && self.learner.chosen(slot).is_none() && !own
+    }
+
     pub(super) fn on_chosen(
         &mut self,
         from: NodeId,
@@ -244,6 +253,9 @@ impl Core {
     ) {
         let last = entries.last().map_or(0, |(slot, _)| *slot);
         for (slot, entry) in entries {
+            if self.did_not_propose(slot, &entry) {
+                self.step_down("somebody else has had a value chosen", now);
+            }
             self.learn(slot, &entry, now);
         }
         let before = self.learner.applied();
@@ -255,5 +267,110 @@ impl Core {
         } else if applied > before || self.catch_up.asked.is_none() {
             self.ask(from, now);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::message::{Scope, Vote};
+    use crate::core::{Config, Input};
+
+    fn entry(node: NodeId, n: u64) -> Arc<Entry> {
+        Arc::new(Entry { id: EntryId { node, epoch: 1, n }, command: None })
+    }
+
+    /// Steps with a disk that is immediate; returns what is sent.
+    fn step(core: &mut Core, at: Mono, input: Input) -> Vec<Message> {
+        let (mut inputs, mut sent) = (vec![input], Vec::new());
+        while let Some(input) = inputs.pop() {
+            for effect in core.step(at, input) {
+                match effect {
+                    Effect::Persist { token, .. } => inputs.push(Input::Persisted(token)),
+                    Effect::Send { message, .. } => sent.push(message),
+                    _ => {}
+                }
+            }
+        }
+        sent
+    }
+
+    /// The leader of five, with the promises of nodes 2 and 3, who have voted for nothing; its barrier is slot 1.
+    fn leader() -> (Core, Ballot, Mono) {
+        let mut durable = Durable::default();
+        durable.begin_incarnation(Duration::ZERO);
+        durable.known = (2..=5).map(|node| (node, 1)).collect();
+        let mut core = Core::new(Config::new(1, 1..=5, Protocol::MultiPaxos), durable, Mono(0));
+        let later = Mono(0) + Duration::from_secs(2);
+        let sent = step(&mut core, later, Input::Tick);
+        let ballot = sent.iter().find_map(|message| match message {
+            Message::Prepare { ballot, .. } => Some(*ballot),
+            _ => None,
+        });
+        let ballot = ballot.unwrap();
+        for from in [2, 3] {
+            let message =
+                Message::Promise { ballot, scope: Scope::From(1), commit: 0, votes: Vec::<Vote>::new() };
+            step(&mut core, later, Input::Message { from, message });
+        }
+        assert_eq!(core.status().leading, Some(ballot));
+        (core, ballot, later)
+    }
+
+    fn commits(messages: &[Message], of: Ballot) -> Vec<Slot> {
+        let commit = |message: &Message| match message {
+            Message::Heartbeat { ballot, commit, .. } | Message::Accept { ballot, commit, .. }
+                if *ballot == of =>
+            {
+                Some(*commit)
+            }
+            _ => None,
+        };
+        messages.iter().filter_map(commit).collect()
+    }
+
+    /// Otherwise a follower that knows of no other leader takes its own vote, for the barrier, for what was chosen there.
+    #[test]
+    fn a_leader_that_is_told_of_a_value_that_it_did_not_propose_tells_nobody_that_its_own_was_chosen() {
+        let (mut core, ballot, now) = leader();
+        // There is more to come: it is not told of the other leader yet.
+        let message = Message::Chosen { entries: vec![(1, entry(4, 7))], commit: 99 };
+        let mut sent = step(&mut core, now, Input::Message { from: 4, message });
+        assert_eq!(core.status().applied, 1);
+        for ms in [50, 100, 150, 200] {
+            sent.extend(step(&mut core, now + Duration::from_millis(ms), Input::Tick));
+        }
+        assert!(commits(&sent, ballot).iter().all(|commit| *commit == 0), "{sent:?}");
+        assert_eq!(core.status().leading, None);
+    }
+
+    #[test]
+    fn a_leader_that_is_told_of_its_own_value_goes_on() {
+        let (mut core, ballot, now) = leader();
+        let own = core.slots_from(1, 1)[0].entry.clone();
+        let message = Message::Chosen { entries: vec![(1, own)], commit: 1 };
+        step(&mut core, now, Input::Message { from: 4, message });
+        assert_eq!((core.status().applied, core.status().leading), (1, Some(ballot)));
+    }
+
+    /// Not even its acceptances would end it, since its slot has had its value all along.
+    #[test]
+    fn a_proposal_for_a_slot_that_is_known_to_be_chosen_ends_with_its_quorum() {
+        let mut durable = Durable::default();
+        durable.begin_incarnation(Duration::ZERO);
+        durable.known = [(2, 1), (3, 1)].into();
+        // Behind a gap.
+        durable.apply(Record::Chosen { slot: 2, entry: entry(3, 2) });
+        let mut core = Core::new(Config::new(1, 1..=3, Protocol::MultiPaxos), durable, Mono(0));
+        let later = Mono(0) + Duration::from_secs(2);
+        step(&mut core, later, Input::Tick);
+        let ballot = Ballot { round: 1, node: 1 };
+        let message = Message::Promise { ballot, scope: Scope::From(1), commit: 0, votes: vec![] };
+        step(&mut core, later, Input::Message { from: 2, message });
+        assert_eq!((core.status().leading, core.proposals.len()), (Some(ballot), 3));
+        for slot in 1..=3 {
+            step(&mut core, later, Input::Message { from: 2, message: Message::Accepted { ballot, slot } });
+        }
+        assert_eq!((core.status().applied, core.proposals.len(), core.open_bytes), (3, 0, 0));
     }
 }

@@ -66,11 +66,18 @@ impl Core {
             {
                 self.stand(now);
             }
+            Role::Candidate(candidate) if now >= candidate.give_up_at => {
+                let timing = &self.config.timing;
+                candidate.ask_again_at = now + timing.election.1 + timing.heartbeat;
+                candidate.give_up_at = candidate.ask_again_at + timing.election.1 * 2;
+            }
             Role::Candidate(candidate) if now >= candidate.ask_again_at => {
                 candidate.ask_again_at = now + self.config.timing.heartbeat;
                 let (ballot, scope) = (candidate.ballot, Scope::From(candidate.from));
+                // Itself included: its own grant may have refused it when it stood.
+                let nodes = self.config.nodes.iter().copied();
                 let silent: Vec<NodeId> =
-                    self.config.others().filter(|node| !candidate.promises.contains_key(node)).collect();
+                    nodes.filter(|node| !candidate.promises.contains_key(node)).collect();
                 for node in silent {
                     self.send(node, Message::Prepare { ballot, scope }, None);
                 }
@@ -295,13 +302,14 @@ impl Candidate {
         self.ballot
     }
 
-    /// When it asks again, or stands under another ballot.
-    pub(super) fn wakeup(&self, quorum: usize) -> Mono {
-        if self.is_stuck(quorum) { self.ask_again_at.min(self.give_up_at) } else { self.ask_again_at }
+    /// When it asks again, is silent for a while, or stands under another ballot.
+    pub(super) fn wakeup(&self) -> Mono {
+        self.ask_again_at.min(self.give_up_at)
     }
 
     /// Either others have promised but what they know cannot be fetched, or nobody answers a quorum's worth. Only the first
-    /// is helped by a new ballot; in the second the same question is simply asked again.
+    /// is helped by a new ballot; in the second the same question is asked again, with pauses: whoever hears it waits for an outcome, and if
+    /// it is this node that cannot hear, one of those must get its turn.
     fn is_stuck(&self, quorum: usize) -> bool {
         self.promises.len() >= quorum
     }
@@ -318,5 +326,34 @@ impl Candidate {
             }
         }
         best.into_iter().map(|(slot, vote)| (slot, (vote.ballot, vote.entry.clone()))).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::{Config, Durable, Input, Protocol};
+    use std::time::Duration;
+
+    /// As when it is told to stand at once by the last words of a leader, right after a start: it may not help anyone yet, itself included.
+    #[test]
+    fn a_candidate_that_its_own_grant_has_refused_asks_itself_again() {
+        let mut durable = Durable::default();
+        durable.begin_incarnation(Duration::from_millis(600));
+        durable.begin_incarnation(Duration::from_millis(600));
+        let mut core = Core::new(Config::new(1, [1], Protocol::MultiPaxos), durable, Mono(0));
+        core.stand(Mono(0));
+        let mut inputs = Vec::new();
+        for ms in (0..1_000).step_by(10) {
+            inputs.push(Input::Tick);
+            while let Some(input) = inputs.pop() {
+                for effect in core.step(Mono(0) + Duration::from_millis(ms), input) {
+                    if let Effect::Persist { token, .. } = effect {
+                        inputs.push(Input::Persisted(token));
+                    }
+                }
+            }
+        }
+        assert!(matches!(core.role, Role::Leader(_)), "{:?}", core.status());
     }
 }

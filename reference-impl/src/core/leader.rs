@@ -143,6 +143,8 @@ impl Core {
         if proposal.acks.len() >= quorum {
             let entry = proposal.entry.clone();
             self.learn(slot, &entry, now);
+            // It was known to be chosen before it was proposed, if the slots below it were not.
+            self.close(slot, entry.id);
             self.apply(now);
             if self.config.protocol == super::Protocol::BasicPaxos {
                 let commit = self.learner.applied();

@@ -22,7 +22,7 @@ impl Core {
         let role = match (&self.role, self.config.protocol) {
             (_, Protocol::BasicPaxos) => self.basic_wakeup(),
             (Role::Follower, _) => self.election_at,
-            (Role::Candidate(candidate), _) => candidate.wakeup(self.config.quorum()),
+            (Role::Candidate(candidate), _) => candidate.wakeup(),
             (Role::Leader(leader), _) => leader.wakeup(self.config.timing.lease).min(self.resend_due),
         };
         let hint = if self.learner.applied() > self.commit_noted {
