@@ -134,7 +134,9 @@ impl Core {
             proposal => proposal,
         };
         let Some(proposal) = proposal else { return };
-        if !proposal.acks.insert(from) && !hooks.counts_voters() {
+        // Not before the own vote is there: with that and one other, three nodes have a majority.
+        let repeated = !proposal.acks.insert(from) && proposal.acks.contains(&self.config.id);
+        if repeated && !hooks.counts_voters() {
             proposal.acks.insert(NodeId::MAX - proposal.acks.len() as NodeId);
         }
         if own {
