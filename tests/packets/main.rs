@@ -42,6 +42,19 @@ fn receive_one(to: &UdpSocket) {
     to.set_read_timeout(quiet).unwrap();
 }
 
+/// Sends packets one after the other; how long each took, from the shortest to the longest.
+fn pings(from: &UdpSocket, to: &UdpSocket, count: usize) -> Vec<Duration> {
+    let ping = |_| {
+        let start = Instant::now();
+        from.send(b"ping").unwrap();
+        receive_one(to);
+        start.elapsed()
+    };
+    let mut took: Vec<Duration> = (0..count).map(ping).collect();
+    took.sort();
+    took
+}
+
 fn text(length: usize) -> Vec<u8> {
     (0..length as u32).map(|at| (at.wrapping_mul(2_654_435_761) >> 24) as u8).collect()
 }
@@ -73,15 +86,7 @@ fn a_delay_is_kept_precisely() {
     let queue = open(&pair);
     let (from, to) = pair.udp();
     queue.treat(PEER, Treatment { delay_us: 20_000, ..Treatment::default() });
-    let mut took: Vec<Duration> = (0..50)
-        .map(|_| {
-            let start = Instant::now();
-            from.send(b"ping").unwrap();
-            receive_one(&to);
-            start.elapsed()
-        })
-        .collect();
-    took.sort();
+    let took = pings(&from, &to, 50);
     let treated = queue.treated(PEER);
     let kept = Duration::from_nanos(treated.delayed_ns / treated.delayed);
     println!("20 ms: kept {kept:?}; sent to received {:?} / {:?} / {:?}", took[0], took[25], took[49]);
@@ -98,15 +103,7 @@ fn untreated_packets_pass_at_once() {
     let pair = Pair::new();
     let queue = open(&pair);
     let (from, to) = pair.udp();
-    let mut took: Vec<Duration> = (0..100)
-        .map(|_| {
-            let start = Instant::now();
-            from.send(b"ping").unwrap();
-            receive_one(&to);
-            start.elapsed()
-        })
-        .collect();
-    took.sort();
+    let took = pings(&from, &to, 100);
     println!("untreated: {:?} / {:?} / {:?}", took[0], took[50], took[99]);
     assert!(took[50] < Duration::from_millis(2));
     assert_eq!(queue.treated(PEER), Treated { packets: 100, ..Treated::default() });
@@ -313,15 +310,7 @@ fn many_held_packets_of_one_source_do_not_stop_another() {
             std::thread::sleep(Duration::from_millis(1));
         }
         assert_eq!(queue.treated(PEER), Treated { packets: u64::from(held), ..Treated::default() });
-        let mut took: Vec<Duration> = (0..200)
-            .map(|_| {
-                let start = Instant::now();
-                other.send(b"ping").unwrap();
-                receive_one(&to);
-                start.elapsed()
-            })
-            .collect();
-        took.sort();
+        let took = pings(&other, &to, 200);
         println!("{held} held of another source: {:?} for a packet", took[100]);
         assert!(took[100] < Duration::from_millis(5));
     }
