@@ -272,7 +272,7 @@ mod tests {
             kinds: KINDS,
             replicas: false,
             planned: &planned.iter().map(|p| (*p).to_owned()).collect::<Vec<_>>(),
-            schedule: &Schedule { steps: steps.collect() },
+            schedule: &Schedule { steps: steps.collect(), ..Schedule::default() },
         });
         assert_eq!(verdict.validity == Validity::Valid, verdict.reason.is_none());
         verdict.reason.unwrap_or_default()

@@ -28,6 +28,7 @@ use async_trait::async_trait;
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex},
+    time::Duration,
 };
 use tokio::{sync::watch, task::JoinSet};
 
@@ -139,6 +140,9 @@ impl Nemesis {
             let calm = self.probe_all(links.iter().collect()).await;
             *self.calm.lock().unwrap_or_else(|e| e.into_inner()) = calm;
         }
+        if schedule.one_at_a_time {
+            return self.one_after_the_other(schedule, origin, stop).await;
+        }
         let mut tasks = JoinSet::new();
         for step in schedule.steps.clone() {
             let (me, stop) = (self.clone(), stop.clone());
@@ -146,6 +150,23 @@ impl Nemesis {
         }
         let mut receipts: Vec<Receipt> = tasks.join_all().await.into_iter().flatten().collect();
         receipts.sort_by_key(|r| r.step);
+        receipts
+    }
+
+    async fn one_after_the_other(
+        &self,
+        schedule: &Schedule,
+        origin: u64,
+        mut stop: watch::Receiver<bool>,
+    ) -> Vec<Receipt> {
+        let mut receipts = Vec::new();
+        for mut step in schedule.steps.clone() {
+            if !self.wait(origin + step.at.ns(), &mut stop).await {
+                break;
+            }
+            step.delay(Duration::from_nanos(self.timeline.now().saturating_sub(origin + step.at.ns())));
+            receipts.extend(self.step(step, origin, stop.clone()).await);
+        }
         receipts
     }
 

@@ -11,6 +11,7 @@
 //! steps:                       # and explicit steps, for a script
 //!   - {at: 5s, for: 1s, do: {fault: pause, target: n1}}
 //! repeat-every: 10s            # the script again and again
+//! one-at-a-time: true          # never two faults together, however long the cluster takes to heal
 //! ```
 //!
 //! A lane deals its faults from a shuffled bag, so that a run that is long enough sees every one of them.
@@ -41,6 +42,9 @@ pub struct Plan {
     pub steps: Vec<Explicit>,
     /// The steps are repeated with this period until the time is up; 0 means once.
     pub repeat_every: Span,
+    /// No fault begins before the one before it has been seen to heal, or was given up on. It begins late then, and lasts
+    /// as long as planned; what does not fit into the run any more is left out.
+    pub one_at_a_time: bool,
 }
 
 /// A chain of random faults, one at a time.

@@ -39,6 +39,9 @@ pub struct Step {
 pub struct Schedule {
     /// The steps.
     pub steps: Vec<Step>,
+    /// Whether each of them waits until the one before it is over and healed.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub one_at_a_time: bool,
 }
 
 /// Draws the schedule of a plan for a load that lasts `limit`. Every step ends before it; a fault that would not is
@@ -84,13 +87,31 @@ pub fn schedule(plan: &Plan, limit: Span, rng: &mut impl Rng) -> Schedule {
         offset += if plan.repeat_every.ns() == 0 { limit.0 } else { plan.repeat_every.0 };
     }
     steps.sort_by_key(|s| (s.at, s.until));
+    if plan.one_at_a_time {
+        // As if healing took no time. How long it takes is known when it happens.
+        let mut free = std::time::Duration::ZERO;
+        steps.retain_mut(|step| {
+            step.delay(free.saturating_sub(step.at.0));
+            let fits = step.until < limit;
+            if fits {
+                free = step.until.0;
+            }
+            fits
+        });
+    }
     for (id, step) in steps.iter_mut().enumerate() {
         step.id = id;
     }
-    Schedule { steps }
+    Schedule { steps, one_at_a_time: plan.one_at_a_time }
 }
 
 impl Step {
+    /// Begins and ends later.
+    pub fn delay(&mut self, by: std::time::Duration) {
+        self.at.0 += by;
+        self.until.0 += by;
+    }
+
     /// What the step will do, as far as it is known before it fires: targets that depend on the leader stay open.
     pub fn preview(&self, nodes: &[NodeName]) -> String {
         let leader_matters = match self.fault.shape {
@@ -186,6 +207,17 @@ mod tests {
             let kinds: std::collections::BTreeSet<_> = all.steps.iter().map(|s| s.fault.fault).collect();
             prop_assert_eq!(kinds, plan().kinds());
         }
+    }
+
+    #[test]
+    fn one_at_a_time_means_that_the_next_one_waits() {
+        let text = "{one-at-a-time: true, steps: [{at: 1s, for: 3s, do: {fault: kill}}, {at: 2s, for: 1s, do: {fault: pause}}, \
+                    {at: 2s, for: 5s, do: {fault: kill}}, {at: 6s, for: 2s, do: {fault: pause}}]}";
+        let plan: Plan = serde_yaml::from_str(text).unwrap();
+        let all = schedule(&plan, Span::ms(9000), &mut ChaCha8Rng::seed_from_u64(1));
+        let times: Vec<_> = all.steps.iter().map(|s| (s.id, s.at.0.as_secs(), s.until.0.as_secs())).collect();
+        assert_eq!(times, [(0, 1, 4), (1, 4, 5), (2, 6, 8)], "the third one would not end before the limit");
+        assert!(all.one_at_a_time);
     }
 
     #[test]

@@ -114,6 +114,39 @@ async fn carry_out(fake: Fake, fault: &str) -> Receipt {
     nemesis.run(&schedule, 0, stop).await.remove(0)
 }
 
+/// The phases of two faults whose times overlap, in the order in which they were told of, and the receipts.
+async fn two_that_overlap(one_at_a_time: bool) -> (Vec<String>, Vec<Receipt>) {
+    let plan = format!(
+        "one-at-a-time: {one_at_a_time}\nsteps:\n\
+         - {{at: 1s, for: 3s, do: {{fault: pause, target: n1}}}}\n\
+         - {{at: 2s, for: 1s, do: {{fault: pause, target: n2}}}}"
+    );
+    let plan: Plan = serde_yaml::from_str(&plan).unwrap();
+    let schedule = schedule(&plan, Span::ms(9000), &mut rand_chacha::ChaCha8Rng::seed_from_u64(1));
+    let told: Arc<Mutex<Vec<String>>> = Arc::default();
+    let sink = {
+        let told = told.clone();
+        Arc::new(move |n: Notice| told.lock().unwrap().push(format!("{} {}", n.phase, n.on)))
+    };
+    let nemesis =
+        Nemesis::new(Arc::new(Fake::default()), Arc::new(Leap::default()), LinkShape::default(), sink);
+    let (_keep, stop) = watch::channel(false);
+    let receipts = nemesis.run(&schedule, 0, stop).await;
+    let told = told.lock().unwrap().clone();
+    (told, receipts)
+}
+
+#[tokio::test]
+async fn one_at_a_time_no_fault_begins_before_the_last_is_healed() {
+    let (told, receipts) = two_that_overlap(true).await;
+    let phases = |on| ["start", "started", "stop", "stopped"].map(|phase| format!("{phase} {on}"));
+    assert_eq!(told, [phases("n1"), phases("n2")].concat());
+    let lasted = |r: &Receipt| r.end_ns - r.start_ns;
+    assert!(lasted(&receipts[1]) >= 900 * MS, "it lasts as long as planned, {receipts:?}");
+    let (told, _) = two_that_overlap(false).await;
+    assert_ne!(told, [phases("n1"), phases("n2")].concat(), "the control: otherwise they overlap");
+}
+
 #[tokio::test]
 async fn a_disk_is_healed_only_if_it_was_asked_and_did_what_it_was_asked() {
     let of = |disk| carry_out(Fake { disk, ..Fake::default() }, "{fault: disk-error, target: n1}");
