@@ -9,6 +9,7 @@
 use crate::{run::Record, worker::SAMPLE};
 use checkers::{Op, OpOutcome, Operation, Validity, Verdict};
 use nemesis::Schedule;
+use serde_json::json;
 use std::collections::BTreeMap;
 
 /// Faults must have lasted this long in all, in nanoseconds, before something must have succeeded meanwhile: a healthy
@@ -31,13 +32,14 @@ pub struct Evidence<'a> {
     pub schedule: &'a Schedule,
 }
 
-/// All guards as one verdict, `Valid` or `Unknown`.
+/// All guards as one verdict, `Valid` or `Unknown`. In its stats: the kinds of faults that never bit, for whoever makes
+/// another run because of them, and all other reasons.
 pub fn guards(evidence: &Evidence<'_>) -> Verdict {
-    let mut reasons = Vec::new();
     if evidence.record.stopped_early {
         // What was not reached cannot be demanded.
-        return Verdict::unknown("guards", "the run was ended early, at the first violation");
+        return verdict(vec!["the run was ended early, at the first violation".to_owned()], vec![]);
     }
+    let mut reasons = Vec::new();
     reasons.extend(evidence.record.troubles.iter().cloned());
     if evidence.record.journal_failed {
         reasons.push("the history could not be written to its end: is the disk full?".to_owned());
@@ -51,8 +53,19 @@ pub fn guards(evidence: &Evidence<'_>) -> Verdict {
     reasons.extend(nothing_succeeded(evidence));
     reasons.extend(nothing_overlapped(evidence));
     reasons.extend(nothing_seen(evidence));
-    reasons.extend(faults_that_never_bit(evidence));
+    if evidence.record.links.is_some_and(|l| l.measured_ns < l.asked_ns) {
+        reasons.push("the links did not delay as they were asked to".to_owned());
+    }
+    verdict(reasons, faults_that_never_bit(evidence))
+}
+
+/// The verdict, from kinds of faults that never bit, each with the reason, and from what else there is.
+fn verdict(other: Vec<String>, unseen: Vec<(&str, String)>) -> Verdict {
     let mut verdict = Verdict::valid("guards");
+    let kinds: Vec<&str> = unseen.iter().map(|(kind, _)| *kind).collect();
+    verdict.stats.insert("unseen".into(), json!(kinds));
+    verdict.stats.insert("other".into(), json!(other));
+    let reasons: Vec<String> = other.into_iter().chain(unseen.into_iter().map(|(_, why)| why)).collect();
     if !reasons.is_empty() {
         verdict.validity = Validity::Unknown;
         verdict.reason = Some(reasons.join("; "));
@@ -167,7 +180,8 @@ fn nothing_seen(e: &Evidence<'_>) -> Option<String> {
     none.then(|| "no read that is judged could have seen a write".to_owned())
 }
 
-fn faults_that_never_bit(e: &Evidence<'_>) -> Vec<String> {
+/// The planned kinds of faults of which none was seen to bite, and why.
+fn faults_that_never_bit<'a>(e: &Evidence<'a>) -> Vec<(&'a str, String)> {
     let mut out = Vec::new();
     for kind in e.planned {
         let of_kind: Vec<_> = e.record.faults.iter().filter(|f| f.kind.name() == kind).collect();
@@ -175,16 +189,15 @@ fn faults_that_never_bit(e: &Evidence<'_>) -> Vec<String> {
         if of_kind.iter().any(|f| f.effect.seen) {
             continue;
         }
-        out.push(match (scheduled, of_kind.first()) {
+        let why = match (scheduled, of_kind.first()) {
             (0, _) => format!("the plan names the fault `{kind}`, but the run was too short for one"),
             (_, None) => format!("no `{kind}` was injected before the run ended"),
             (_, Some(f)) => {
                 format!("no `{kind}` had an effect that could be seen (the first: {})", f.effect.what)
             }
-        });
+        };
+        out.push((kind.as_str(), why));
     }
-    let delay = e.record.links.filter(|l| l.measured_ns < l.asked_ns);
-    out.extend(delay.map(|_| "the links did not delay as they were asked to".to_owned()));
     out
 }
 
@@ -259,6 +272,10 @@ mod tests {
     }
 
     fn judge(ops: &[(u64, char, u64, u64)], record: &Record, planned: &[&str]) -> String {
+        verdict_on(ops, record, planned).reason.unwrap_or_default()
+    }
+
+    fn verdict_on(ops: &[(u64, char, u64, u64)], record: &Record, planned: &[&str]) -> Verdict {
         let steps = record.faults.iter().map(|f| nemesis::Step {
             id: 0,
             at: nemesis::Span::ms(0),
@@ -275,7 +292,7 @@ mod tests {
             schedule: &Schedule { steps: steps.collect(), ..Schedule::default() },
         });
         assert_eq!(verdict.validity == Validity::Valid, verdict.reason.is_none());
-        verdict.reason.unwrap_or_default()
+        verdict
     }
 
     fn with(fault: Receipt) -> Record {
@@ -379,6 +396,16 @@ mod tests {
         let why = judge(&busy(), &with(fault(FaultKind::Pause, 30, 60, false)), &["pause"]);
         assert!(why.contains("no `pause` had an effect") && why.contains("what was seen"), "{why}");
         assert!(judge(&busy(), &Record::default(), &["kill"]).contains("too short"));
+    }
+
+    #[test]
+    fn what_never_bit_is_told_from_other_reasons_also_as_data() {
+        let record = Record { troubles: vec!["n3 ended; by itself".to_owned()], ..Record::default() };
+        let stats = |record: &Record, planned: &[&str]| verdict_on(&busy(), record, planned).stats;
+        let both = json!({"unseen": ["kill", "pause"], "other": ["n3 ended; by itself"]});
+        assert_eq!(serde_json::Value::Object(stats(&record, &["kill", "pause"])), both);
+        let neither = json!({"unseen": [], "other": []});
+        assert_eq!(serde_json::Value::Object(stats(&Record::default(), &[])), neither);
     }
 
     #[test]
