@@ -177,6 +177,8 @@ pub struct Probe {
     /// Mean of (arrival on the receiver's clock − departure on the sender's), in nanoseconds. The clocks need not
     /// agree: what a fault added is the difference of two probes.
     pub mean_ns: i64,
+    /// The least of the same.
+    pub least_ns: i64,
 }
 
 /// What is done to a node's wall clock.

@@ -10,6 +10,7 @@
 mod clock;
 mod damage;
 mod disk;
+mod healing;
 mod limits;
 mod network;
 mod process;
@@ -91,8 +92,6 @@ struct Held {
 }
 
 const MS: u64 = 1_000_000;
-/// How long healing may take to show.
-const HEAL_LIMIT: u64 = 10_000 * MS;
 
 impl Nemesis {
     /// A nemesis for a cluster whose links all have the shape `base` while nothing is done to them.
@@ -373,61 +372,6 @@ impl Nemesis {
             Family::Damage => self.heal_damage(run).await,
             Family::Limits => self.heal_limits(run).await,
         }
-    }
-
-    async fn observe_healed(
-        &self,
-        step: &Step,
-        run: &mut Running,
-        stop: &mut watch::Receiver<bool>,
-    ) -> Effect {
-        let limit = self.timeline.now() + HEAL_LIMIT;
-        let mut before = self.stats(&run.links).await;
-        run.note_disks(&*self.cluster).await;
-        run.still_in_force = false;
-        loop {
-            let seen = match step.fault.fault.family() {
-                Family::Network => self.network_healed(step, run, &mut before).await,
-                Family::Clock => self.clock_healed(run).await,
-                Family::Process | Family::Damage => self.answers_again(run).await,
-                Family::Disk => self.disk_healed(run).await,
-                Family::Limits => self.limits_lifted(run).await,
-            };
-            let missing = match seen {
-                Ok(effect) => return effect,
-                Err(missing) => missing,
-            };
-            if self.timeline.now() > limit {
-                run.receipt.unhealed |= run.still_in_force;
-                return Effect::missing(missing);
-            }
-            if *stop.borrow() && self.timeline.now() + HEAL_LIMIT / 2 > limit {
-                return Effect::missing("not observed: the run was ending");
-            }
-            self.timeline.sleep_until(self.timeline.now() + 25 * MS).await;
-        }
-    }
-
-    /// `Ok` when there is nothing more to wait for, otherwise what is missing.
-    async fn answers_again(&self, run: &Running) -> Result<Effect, String> {
-        let mut silent = Vec::new();
-        let cut = self.cut_links().await;
-        for node in &run.targets {
-            if !self.cluster.answers(node).await {
-                silent.push(node.to_string());
-            }
-        }
-        if silent.is_empty() {
-            return Ok(Effect::seen("answers again"));
-        }
-        if cut.iter().any(|l| of_clients(l) && silent.iter().any(|x| **x == *l.from || **x == *l.to)) {
-            return Ok(Effect::missing("not observed: another fault cuts it off from its clients"));
-        }
-        // Somebody else may have taken the node down meanwhile: then there is nothing to wait for.
-        if run.targets.iter().any(|x| self.lock_held().contains_key(&(x.clone(), Grip::Node))) {
-            return Ok(Effect::missing("taken down again before it answered"));
-        }
-        Err(format!("{} does not answer", silent.join(" ")))
     }
 
     async fn stats(&self, links: &BTreeSet<Link>) -> BTreeMap<Link, LinkStats> {

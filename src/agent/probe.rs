@@ -26,6 +26,7 @@ pub(super) struct Train {
     overtaken: u32,
     corrupted: u32,
     mean_ns: i64,
+    least_ns: i64,
     #[serde(skip)]
     seen: BTreeSet<u64>,
     #[serde(skip)]
@@ -94,6 +95,9 @@ fn record(trains: &Mutex<BTreeMap<u64, Train>>, packet: &[u8], at: i64) {
         train.overtaken += 1;
     }
     if train.seen.insert(number) {
+        // Wrapping: a stranger's packet may claim to have been sent at any time.
+        let took = at.wrapping_sub(sent as i64);
+        train.least_ns = if train.arrived == 0 { took } else { train.least_ns.min(took) };
         train.arrived += 1;
         train.sum_ns += i128::from(at) - i128::from(sent);
     } else {
@@ -159,12 +163,13 @@ mod tests {
     #[test]
     fn doubled_and_overtaken_packets_are_counted() {
         let trains = Mutex::new(BTreeMap::from([(1, Train::default())]));
-        for number in [0u64, 2, 1, 1, 3] {
-            let fields = [MAGIC, 1, number, 100];
+        for (number, sent) in [(0u64, 100), (2, 110), (1, 100), (1, 149), (3, 90)] {
+            let fields = [MAGIC, 1, number, sent];
             let packet: Vec<u8> = fields.iter().flat_map(|f| f.to_be_bytes()).collect();
             record(&trains, &packet, 150);
         }
         let train = &trains.lock().unwrap()[&1];
         assert_eq!((train.arrived, train.duplicates, train.overtaken, train.sum_ns), (4, 1, 1, 200));
+        assert_eq!(train.least_ns, 40, "of those that came for the first time");
     }
 }

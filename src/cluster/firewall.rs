@@ -43,6 +43,8 @@ use tokio::sync::Mutex;
 const GAP: Duration = Duration::from_millis(2);
 /// Packets of the trains that show over which links trains arrive at all.
 const TRIED: u32 = 10;
+/// How many of them are sent over a link until one arrives: a machine that stands still for a moment is no firewall.
+const TRIES: u32 = 5;
 /// How long the last packet of a probe may be on its way, apart from the delay that the link was given.
 const STRAGGLERS: Duration = Duration::from_millis(100);
 
@@ -194,11 +196,22 @@ impl Firewall {
         }
         let names: Vec<NodeName> = firewall.spots.iter().map(|s| s.name.clone()).collect();
         let links = all_links(&names);
-        let tried = all(links.iter().map(|link| Box::pin(firewall.send(link, TRIED)) as _).collect()).await;
-        let arrives = |p: &Option<Probe>| p.is_some_and(|p| p.arrived > 0);
-        firewall.untrusted =
-            links.iter().zip(tried).filter(|(_, p)| !arrives(p)).map(|(l, _)| l.clone()).collect();
+        firewall.untrusted = firewall.silent(links).await;
         Ok(firewall)
+    }
+
+    /// The links over which no train arrives, though it was tried again and again.
+    async fn silent(&self, mut links: BTreeSet<Link>) -> BTreeSet<Link> {
+        for n in 0..TRIES {
+            let tried = all(links.iter().map(|link| Box::pin(self.send(link, TRIED)) as _).collect()).await;
+            let arrives = |p: &Option<Probe>| p.is_some_and(|p| p.arrived > 0);
+            links = links.into_iter().zip(tried).filter(|(_, p)| !arrives(p)).map(|(l, _)| l).collect();
+            if links.is_empty() {
+                break;
+            }
+            tokio::time::sleep(STRAGGLERS * n).await;
+        }
+        links
     }
 
     /// Lets packet queues do what netem would do.
@@ -460,6 +473,7 @@ impl Firewall {
             overtaken: seen.overtaken,
             corrupted: seen.corrupted,
             mean_ns: seen.mean_ns,
+            least_ns: seen.least_ns,
         })
     }
 }
@@ -477,6 +491,7 @@ struct Arrived {
     overtaken: u32,
     corrupted: u32,
     mean_ns: i64,
+    least_ns: i64,
 }
 
 /// The addresses from which our own clients may reach a node: the one that this machine uses on the way there, and the one

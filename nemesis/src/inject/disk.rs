@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// How long a node may take to end because of a fault that is over.
-const ABOUT_TO_END: u64 = 2_000 * MS;
+const ABOUT_TO_END: u64 = 5_000 * MS;
 
 impl Nemesis {
     pub(super) async fn inject_disk(&self, step: &Step, run: &mut Running) -> Result<(), ClusterError> {
@@ -91,14 +91,21 @@ impl Nemesis {
     /// Starts those of the targets that the fault has ended.
     pub(super) async fn revive(&self, run: &Running) -> Result<(), ClusterError> {
         for node in &run.targets {
-            // A node that met the fault just before it was healed may still be about to end because of it.
-            let until = self.timeline.now() + ABOUT_TO_END;
+            // A node that met the fault just before it was healed may still be about to end because of it, even if it answers:
+            // whoever writes for it is well only if a sync has come back since.
+            let syncs = async |run: &Running| match run.disks.contains_key(node) {
+                true => Some(self.cluster.disk_stats(node).await.syncs),
+                false => None,
+            };
+            let (until, before) = (self.timeline.now() + ABOUT_TO_END, syncs(run).await);
             loop {
                 if let NodeState::Dead(_) = self.cluster.state(node).await {
                     self.cluster.start(node).await?;
                     break;
                 }
-                if self.cluster.answers(node).await || self.timeline.now() > until {
+                let well =
+                    self.cluster.answers(node).await && (before.is_none() || syncs(run).await > before);
+                if well || self.timeline.now() > until {
                     break;
                 }
                 self.timeline.sleep_until(self.timeline.now() + 20 * MS).await;

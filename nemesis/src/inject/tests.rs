@@ -5,17 +5,25 @@ use crate::{DiskStats, DiskTrouble, Plan, Span, schedule::schedule};
 use rand::SeedableRng;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
 
-/// Time that passes when it is slept through.
-#[derive(Default)]
-struct Leap(AtomicU64);
+/// Time that passes when it is slept through, and a little with each look at it.
+struct Leap {
+    now: AtomicU64,
+    pace: u64,
+}
+
+impl Default for Leap {
+    fn default() -> Self {
+        Leap { now: AtomicU64::new(0), pace: 1 }
+    }
+}
 
 #[async_trait]
 impl Timeline for Leap {
     fn now(&self) -> u64 {
-        self.0.fetch_add(1, Relaxed)
+        self.now.fetch_add(self.pace, Relaxed)
     }
     async fn sleep_until(&self, ns: u64) {
-        self.0.fetch_max(ns, Relaxed);
+        self.now.fetch_max(ns, Relaxed);
         tokio::task::yield_now().await;
     }
 }
@@ -106,10 +114,13 @@ impl Cluster for Fake {
 }
 
 async fn carry_out(fake: Fake, fault: &str) -> Receipt {
+    carry_out_at(Leap::default(), fake, fault).await
+}
+
+async fn carry_out_at(leap: Leap, fake: Fake, fault: &str) -> Receipt {
     let plan: Plan = serde_yaml::from_str(&format!("steps: [{{at: 1s, for: 1s, do: {fault}}}]")).unwrap();
     let schedule = schedule(&plan, Span::ms(9000), &mut rand_chacha::ChaCha8Rng::seed_from_u64(1));
-    let nemesis =
-        Nemesis::new(Arc::new(fake), Arc::new(Leap::default()), LinkShape::default(), Arc::new(|_| {}));
+    let nemesis = Nemesis::new(Arc::new(fake), Arc::new(leap), LinkShape::default(), Arc::new(|_| {}));
     let (_keep, stop) = watch::channel(false);
     nemesis.run(&schedule, 0, stop).await.remove(0)
 }
@@ -153,13 +164,15 @@ async fn a_disk_is_healed_only_if_it_was_asked_and_did_what_it_was_asked() {
     let healthy = of(|n| DiskStats { errors: n.min(1), writes: n, syncs: n, ..DiskStats::default() }).await;
     assert!(healthy.effect.seen && healthy.healed.seen && !healthy.unhealed, "{healthy:?}");
     // What was under way when it was healed is counted late, and once.
-    let late = of(|n| DiskStats { errors: n.min(3), writes: n, syncs: n, ..DiskStats::default() }).await;
+    let late = of(|n| DiskStats { errors: n.min(5), writes: n, syncs: n, ..DiskStats::default() }).await;
     assert!(late.healed.seen && !late.unhealed, "{late:?}");
     let idle = of(|n| DiskStats { errors: n.min(1), ..DiskStats::default() }).await;
     assert!(!idle.healed.seen && idle.healed.what.contains("nothing was asked"), "{idle:?}");
     assert!(!idle.unhealed, "nobody knows");
     // One late count, and then nobody asks any more.
-    let silent = of(|n| DiskStats { errors: n.min(3), ..DiskStats::default() }).await;
+    let silent =
+        of(|n| DiskStats { errors: n.min(5), writes: n.min(3), syncs: n.min(3), ..DiskStats::default() })
+            .await;
     assert!(!silent.healed.seen && !silent.unhealed, "{silent:?}");
     let broken = of(|n| DiskStats { errors: n, writes: n, syncs: n, ..DiskStats::default() }).await;
     assert!(!broken.healed.seen && broken.unhealed, "{broken:?}");
@@ -180,6 +193,25 @@ async fn links_that_still_keep_what_is_sent_are_not_healed() {
     assert!(open.effect.seen && open.healed.seen && !open.unhealed, "{open:?}");
     let silent = of(|n| LinkStats { held_bytes: n.min(2), ..LinkStats::default() }).await;
     assert!(!silent.healed.seen && !silent.unhealed, "nobody tried: {silent:?}");
+}
+
+/// Where seconds pass whenever somebody looks at the time, ten of them are no more than a look or two.
+#[tokio::test]
+async fn a_slow_machine_looks_five_times_before_it_gives_up() {
+    let healed_at_look = async |link| {
+        let leap = Leap { pace: 4_000 * MS, ..Leap::default() };
+        carry_out_at(leap, Fake { link, ..Fake::default() }, "{fault: partition, cut: [n1>n2]}").await
+    };
+    // The counters are looked at four times before: twice around the cut, when it ends, and when it is healed.
+    let fifth = healed_at_look(|n| LinkStats {
+        held_bytes: n.min(7),
+        delivered_bytes: n.saturating_sub(7),
+        ..LinkStats::default()
+    });
+    let fifth = fifth.await;
+    assert!(fifth.effect.seen && fifth.healed.seen && !fifth.unhealed, "{fifth:?}");
+    let never = healed_at_look(|n| LinkStats { held_bytes: n, ..LinkStats::default() }).await;
+    assert!(!never.healed.seen && never.unhealed, "{never:?}");
 }
 
 #[tokio::test]
