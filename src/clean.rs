@@ -18,7 +18,7 @@ use found::{Found, Thing};
 use std::{collections::BTreeSet, time::Duration};
 
 /// How long agents of a dead tester may take to undo what they did before they are killed.
-const FAREWELL: Duration = Duration::from_secs(5);
+const FAREWELL: Duration = Duration::from_secs(30);
 
 /// What was done.
 #[derive(Debug, Default, PartialEq, Eq)]

@@ -122,7 +122,7 @@ fn an_engine_that_does_not_answer_holds_nobody_up_and_is_named() {
     let (code, stdout, stderr) = run(tribunal(folder.path()).arg("doctor").env("PATH", &path));
     assert_eq!(code, 0, "{stderr}");
     assert!(stdout.contains("no Docker engine answers"), "{stdout}");
-    assert!(began.elapsed() < Duration::from_secs(60), "{:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(150), "{:?}", began.elapsed());
 }
 
 #[test]

@@ -25,11 +25,11 @@ use tokio::{
 };
 
 /// How long an agent may take to say hello: a first login over ssh takes its time.
-const HELLO: Duration = Duration::from_secs(20);
+const HELLO: Duration = Duration::from_secs(60);
 /// How long a request may take.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// How long an agent may take to undo what it did.
-const FAREWELL: Duration = Duration::from_secs(10);
+/// How long an agent may take to undo what it did: one program after the other, for each rule and mount.
+const FAREWELL: Duration = Duration::from_secs(60);
 
 /// Who waits for which answer; nothing when nobody will answer any more.
 type Open = Option<BTreeMap<u64, oneshot::Sender<Result<Value, String>>>>;

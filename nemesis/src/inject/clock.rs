@@ -21,9 +21,8 @@ const TOLERANCE: i64 = 100 * MS as i64; // and at most a quarter of the offset
 const RIGHT: i64 = 20 * MS as i64;
 /// A drifting clock is moved on this often.
 const DRIFT_STEP: u64 = 50 * MS;
-
-/// A process that ends is known to be gone after this.
-const ENDING: u64 = 2_000 * MS;
+/// A process that ends is known to be gone after this: longer than a cluster waits for one of its threads to stop.
+const ENDING: u64 = 15_000 * MS;
 
 /// What was seen of the clocks while they were moved.
 #[derive(Clone, Debug, Default)]
