@@ -27,8 +27,10 @@ use tokio::{
 const EVERY: Duration = Duration::from_millis(200);
 /// How long an answer is waited for.
 const PATIENCE: Duration = Duration::from_millis(500);
-/// How long it is tried to get the last looks.
-const LAST: Duration = Duration::from_secs(5);
+/// The same when all is over: nobody is in anybody's way any more, and there is no other time.
+const LAST_PATIENCE: Duration = Duration::from_secs(5);
+/// How long it is tried to get the last look at each node, and before it the one that tells what is chosen.
+const LAST: Duration = Duration::from_secs(30);
 /// Slots of a log that are asked for at once. A cluster that is faster than that is seen in part, slot by slot, and whole by its
 /// checkpoints.
 const SLOTS: u64 = 128;
@@ -60,6 +62,7 @@ impl NodeWatch {
                 from: 1,
                 checkpoints_after: 0,
                 written: NodeState::default(),
+                patience: PATIENCE,
             };
             eyes.spawn(eye.watch(opened.clone()));
         }
@@ -77,13 +80,13 @@ impl NodeWatch {
         if !all_over {
             return;
         }
-        let deadline = |eye: &Eye| eye.clock.now() + LAST.as_nanos() as u64;
-        let until = eyes.first().map_or(0, deadline);
         // What is chosen by now, whoever knows it, is what the last looks are judged by: so these begin when all have answered.
         for last in [false, true] {
             let mut looks = JoinSet::new();
             for mut eye in eyes {
                 looks.spawn(async move {
+                    eye.patience = LAST_PATIENCE;
+                    let until = eye.clock.now() + LAST.as_nanos() as u64;
                     while !(if last { eye.last_look().await } else { eye.look().await }) {
                         if eye.clock.now() >= until {
                             break;
@@ -108,6 +111,8 @@ struct Eye {
     checkpoints_after: u64,
     /// What was written down last.
     written: NodeState,
+    /// How long an answer is waited for.
+    patience: Duration,
 }
 
 impl Eye {
@@ -125,7 +130,7 @@ impl Eye {
 
     async fn ask(&mut self, wanted: Wanted) -> Option<NodeState> {
         let asked_ns = self.clock.now();
-        let state = timeout(PATIENCE, self.looker.look(wanted)).await.ok()?.ok()?;
+        let state = timeout(self.patience, self.looker.look(wanted)).await.ok()?.ok()?;
         Some(NodeState { asked_ns, ..state })
     }
 
