@@ -95,6 +95,19 @@ impl Cluster {
         }
     }
 
+    /// The leader, when every node knows it: who does not cannot forward.
+    async fn leader_of_all(&self) -> usize {
+        let until = Instant::now() + PATIENCE;
+        loop {
+            let leader = self.leader().await;
+            if self.nodes.iter().flatten().all(|node| node.handle().status().leader as usize == leader + 1) {
+                return leader;
+            }
+            assert!(Instant::now() < until, "not everybody knows who leads");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
     async fn stop(&mut self, index: usize) {
         drop(self.nodes[index].take());
     }
@@ -227,7 +240,7 @@ async fn grpc_on_every_node_with_forwarding_sessions_and_a_restart() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn http_speaks_the_same_language() {
     let cluster = Cluster::start(3, &["--fsync", "none"]).await;
-    let leader = cluster.leader().await;
+    let leader = cluster.leader_of_all().await;
     let (here, there) = (&cluster.http[leader], &cluster.http[(leader + 1) % 3]);
 
     let (status, body) = http(here, "PUT", "/v1/kv/a", "1").await;
@@ -237,7 +250,7 @@ async fn http_speaks_the_same_language() {
     assert_eq!(body["served"]["forwarded"], json!(true));
 
     let execute = async |op: Value| {
-        let body = json!({"client_id": 1, "seq": 0, "op": op}).to_string();
+        let body = json!({"client_id": 1, "seq": 0, "op": op, "deadline_ms": 20_000}).to_string();
         http(there, "POST", "/v1/execute", &body).await
     };
     let (_, body) = execute(json!({"cas": {"key": "a", "expected": "1", "new": "2"}})).await;
