@@ -25,6 +25,9 @@ pub(crate) const LOCAL: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 2);
 /// The number of the queue (each namespace has its own queues).
 pub(crate) const QUEUE: u16 = 7;
 
+/// Of what nobody expects nothing comes if nothing comes for so long.
+pub(crate) const QUIET: Duration = Duration::from_millis(500);
+
 /// Tests measure time: one after the other.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 static COUNT: AtomicU32 = AtomicU32::new(0);
@@ -80,7 +83,7 @@ impl Pair {
     pub(crate) fn udp(&self) -> (UdpSocket, UdpSocket) {
         let to = self.in_local(|| UdpSocket::bind((LOCAL, 0)).unwrap());
         rustix::net::sockopt::set_socket_recv_buffer_size_force(&to, 64 << 20).unwrap();
-        to.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
+        to.set_read_timeout(Some(QUIET)).unwrap();
         let from = self.in_peer(|| UdpSocket::bind((PEER, 0)).unwrap());
         from.connect(to.local_addr().unwrap()).unwrap();
         (from, to)
