@@ -16,7 +16,7 @@ use tribunal::{
 };
 
 const SQLITE: &str = r#"
-import sqlite3, sys
+import sqlite3, sys, time
 folder, how = sys.argv[1], sys.argv[2]
 db = sqlite3.connect(folder + "/db", isolation_level=None)
 db.execute("pragma journal_mode=wal")
@@ -29,6 +29,9 @@ while True:
     n += 1
     db.execute("insert into t values (?, randomblob(3000))", (n,))
     print(n, flush=True)
+    if n == 300:
+        # Whoever kills it is slow. The log must not become so long that SQLite copies it back, with a sync.
+        time.sleep(1000)
 "#;
 
 const COUNT: &str = r#"

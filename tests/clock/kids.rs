@@ -90,6 +90,17 @@ impl Kid {
         stat.rsplit_once(") ").unwrap().1.chars().next().unwrap()
     }
 
+    /// State and ticks of processor time of each of its threads.
+    pub(crate) fn tasks(&self) -> Vec<(char, u64)> {
+        let of = |stat: &str| {
+            let fields: Vec<&str> = stat.rsplit_once(") ").unwrap().1.split(' ').collect();
+            let ticks = |field: &str| field.parse::<u64>().unwrap();
+            (fields[0].chars().next().unwrap(), ticks(fields[11]) + ticks(fields[12]))
+        };
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.pid)).unwrap();
+        tasks.map(|task| of(&std::fs::read_to_string(task.unwrap().path().join("stat")).unwrap())).collect()
+    }
+
     pub(crate) fn child(&mut self) -> &mut Child {
         &mut self.child
     }
@@ -355,7 +366,7 @@ fn blocked() {
                 result(libc::read(pipe[0], (&raw mut byte).cast(), 1) as i64)
             }
         }),
-        ("epoll_1s", || epoll(1000)),
+        ("epoll_5s", || epoll(5000)),
         ("epoll", || epoll(-1)),
     ];
     let report = Arc::new(Mutex::new(String::new()));
