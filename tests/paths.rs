@@ -23,9 +23,10 @@ fn one_round_trip_is_less_than_two() {
         let line = line.unwrap_or_else(|| panic!("no messages of {protocol} in\n{stdout}"));
         line.split_whitespace().rev().nth(1).unwrap().parse().unwrap_or_else(|_| panic!("{line}"))
     };
-    // A machine that stands still for a moment has some sent again; one round trip remains less than two.
-    assert!((3.9..6.0).contains(&messages("multi-paxos")), "{stdout}");
-    assert!((7.8..12.0).contains(&messages("basic-paxos")), "{stdout}");
+    // A machine that stands still for a moment has some sent again: no fewer than theory demands, and one round trip remains
+    // less than two. Exact counts are in reference-impl/tests/round_trips.rs.
+    let (multi, basic) = (messages("multi-paxos"), messages("basic-paxos"));
+    assert!(multi >= 3.9 && basic >= 7.8 && basic > 1.5 * multi, "{stdout}");
     for file in
         ["paths.txt", "paths.svg", "multi-paxos-at-the-proposer.hgrm", "multi-paxos-lease-read-direct.hgrm"]
     {
