@@ -38,6 +38,8 @@ struct Fake {
     /// How often a clock cannot be set right, since its process is ending.
     ending: AtomicU64,
     clock: AtomicI64,
+    /// How many looks there had been when a node was last told that its end is not excused.
+    strict_from: Arc<AtomicU64>,
 }
 
 impl Default for Fake {
@@ -52,6 +54,7 @@ impl Default for Fake {
             looks: AtomicU64::new(0),
             ending: AtomicU64::new(0),
             clock: AtomicI64::new(0),
+            strict_from: Arc::default(),
         }
     }
 }
@@ -90,6 +93,11 @@ impl Cluster for Fake {
     }
     async fn answers(&self, _: &NodeName) -> bool {
         true
+    }
+    fn excuse(&self, _: &NodeName, yes: bool) {
+        if !yes {
+            self.strict_from.store(self.looks.load(Relaxed), Relaxed);
+        }
     }
     async fn leader(&self) -> Option<NodeName> {
         None
@@ -176,6 +184,22 @@ async fn a_disk_is_healed_only_if_it_was_asked_and_did_what_it_was_asked() {
     assert!(!silent.healed.seen && !silent.unhealed, "{silent:?}");
     let broken = of(|n| DiskStats { errors: n, writes: n, syncs: n, ..DiskStats::default() }).await;
     assert!(!broken.healed.seen && broken.unhealed, "{broken:?}");
+}
+
+/// Whoever answers may still be about to end for what its disk did.
+#[tokio::test]
+async fn a_node_stays_excused_until_its_disk_has_synced_again() {
+    let strict_from = Arc::default();
+    let disk = |n: u64| DiskStats {
+        errors: n.min(1),
+        writes: n,
+        syncs: n.saturating_sub(20),
+        ..DiskStats::default()
+    };
+    let fake = Fake { disk, strict_from: Arc::clone(&strict_from), ..Fake::default() };
+    let done = carry_out(fake, "{fault: disk-error, target: n1}").await;
+    assert!(done.healed.seen, "{done:?}");
+    assert!(strict_from.load(Relaxed) > 20, "{strict_from:?}");
 }
 
 #[tokio::test]
