@@ -17,7 +17,7 @@ use std::{
 /// How long a program that only tries or removes something may take.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// How long the Docker engine may take to say that it is there.
-const ENGINE: Duration = Duration::from_secs(15);
+const ENGINE: Duration = Duration::from_secs(10);
 
 /// Whether we are root.
 pub fn root() -> Result<(), String> {
