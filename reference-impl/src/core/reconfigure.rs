@@ -15,7 +15,8 @@
 //! the vote of ballot `b` for slot `s`, has two cases.
 //! - There is a vote behind `s` under a ballot above `b`. Whoever cast that ballot proposed behind `s`, so it had no stop-sign at `s`: its phase 1
 //!   was told of none there, so that none was, or can be, chosen there below its ballot. And no other value is chosen there, or it
-//!   would have been reported. So the slot is free, and gets a no-op.
+//!   would have been reported. So the slot is free, and gets a no-op. A value that is known to be chosen behind `s`, while that of `s` is not, counts
+//!   as such a vote: it was decided in this configuration, for what others tell is learned without gaps only (see `catchup`).
 //! - There is none. Then nothing is, or can be, chosen behind `s`: not under a ballot above `b`, or a vote would have been reported; not under
 //!   `b`, which proposed nothing there; not below `b`, whose phase 1 found nothing there, or had the right to drop it for this same
 //!   reason. So the stop-sign stays, and what is reported behind it is dropped.

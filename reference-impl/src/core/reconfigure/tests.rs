@@ -211,6 +211,33 @@ fn a_vote_of_the_configuration_before_never_outranks_one_of_the_next() {
     assert_eq!((ballot(3, 5, 1).config(), ballot(3, 5, 1).to_string().as_str()), (3, "3/5.1"));
 }
 
+/// An answer to a question that it asked before a restart, in which it lost that it had applied the stop-sign: the next configuration decided
+/// what it is told of, and that says nothing about which ballots proposed what in this one.
+#[test]
+fn what_was_chosen_behind_a_stop_sign_does_not_speak_against_it() {
+    let mut node = Node::new(2);
+    let (sign, under) = (stop(2, 0, nodes([1, 4, 5])), ballot(0, 1, 1));
+    for (slot, entry) in [(1, entry(1, None)), (2, sign.clone())] {
+        node.hear(1, Message::Accept { ballot: under, slot, entry, commit: slot - 1 });
+    }
+    assert_eq!((node.core.configuration(), node.core.learner().applied()), (0, 1));
+    node.chosen(1, &[(3, entry(3, None))]);
+    node.now = Mono(0) + std::time::Duration::from_secs(5);
+    node.step(Input::Tick);
+    let mine = node.core.acceptor().highest_promise();
+    assert_eq!((mine.node, mine.config()), (2, 0), "it stands in the configuration that it knows");
+    let promise = Message::Promise { ballot: mine, scope: Scope::From(2), commit: 0, votes: vec![] };
+    let sent = node.hear(3, promise);
+    let proposed: Vec<_> = sent
+        .into_iter()
+        .filter_map(|(_, message)| match message {
+            Message::Accept { slot, entry, .. } => Some((slot, entry)),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(proposed, vec![(2, sign.clone()), (2, sign)], "{:?}", node.core.status());
+}
+
 /// A majority of the old configuration knows of nothing behind the stop-sign, though much may be there.
 #[test]
 fn a_quorum_read_that_the_old_members_have_answered_is_asked_again_of_the_new_ones() {
