@@ -62,7 +62,8 @@ impl Core {
                 }
             }
             Role::Candidate(candidate)
-                if now >= candidate.give_up_at && candidate.is_stuck(self.config.quorum()) =>
+                if now >= candidate.give_up_at
+                    && candidate.is_stuck(self.config.quorum(), self.config.id) =>
             {
                 self.stand(now);
             }
@@ -309,9 +310,10 @@ impl Candidate {
 
     /// Either others have promised but what they know cannot be fetched, or nobody answers a quorum's worth. Only the first
     /// is helped by a new ballot; in the second the same question is asked again, with pauses: whoever hears it waits for an outcome, and if
-    /// it is this node that cannot hear, one of those must get its turn.
-    fn is_stuck(&self, quorum: usize) -> bool {
-        self.promises.len() >= quorum
+    /// it is this node that cannot hear, one of those must get its turn. Where only the own promise is missing the disk is slow, and would
+    /// have to write the next one as well.
+    fn is_stuck(&self, quorum: usize, own: NodeId) -> bool {
+        self.promises.len() >= quorum && self.promises.contains_key(&own)
     }
 
     /// P3 read backwards: for each slot the value of the highest ballot that was reported.
@@ -334,6 +336,45 @@ mod tests {
     use super::*;
     use crate::core::{Config, Durable, Input, Protocol};
     use std::time::Duration;
+
+    /// Otherwise it would begin anew for ever, and where all disks are that slow nobody would lead.
+    #[test]
+    fn a_candidate_whose_disk_is_slow_waits_for_it() {
+        let mut durable = Durable::default();
+        durable.begin_incarnation(Duration::ZERO);
+        durable.known = [(2, 1), (3, 1)].into();
+        let mut core = Core::new(Config::new(1, 1..=3, Protocol::MultiPaxos), durable, Mono(0));
+        let (mut asked, mut written) = (Vec::new(), Vec::new());
+        let mut now = Mono(0);
+        while now < Mono(0) + Duration::from_secs(4) {
+            now = now + Duration::from_millis(10);
+            let mut inputs = vec![Input::Tick];
+            while let Some(input) = inputs.pop() {
+                for effect in core.step(now, input) {
+                    match effect {
+                        Effect::Persist { token, .. } => {
+                            written.push((now + Duration::from_millis(1_500), token))
+                        }
+                        Effect::Send {
+                            to: to @ (2 | 3),
+                            message: Message::Prepare { ballot, scope },
+                            ..
+                        } => {
+                            asked.push(ballot);
+                            let message = Message::Promise { ballot, scope, commit: 0, votes: vec![] };
+                            inputs.push(Input::Message { from: to, message });
+                        }
+                        _ => {}
+                    }
+                }
+                if let Some(done) = written.iter().position(|(at, _)| *at <= now) {
+                    inputs.push(Input::Persisted(written.remove(done).1));
+                }
+            }
+        }
+        asked.dedup();
+        assert_eq!((asked.len(), core.status().leading), (1, asked.first().copied()), "{asked:?}");
+    }
 
     /// As when it is told to stand at once by the last words of a leader, right after a start: it may not help anyone yet, itself included.
     #[test]
