@@ -129,7 +129,8 @@ fn chain(before: u64, slot: Slot, entry: &Entry) -> u64 {
     fnv(&(before, slot, entry))
 }
 
-/// FNV-1a, because it is the same on every machine and needs no crate.
+/// FNV-1a (Fowler, Noll, Vo), which needs no crate. The same on every machine, whatever its order of bytes and the size of its words: nodes compare
+/// their hashes. (Not from one compiler to another that derives `Hash` differently; all nodes of a cluster are built alike.)
 pub(super) fn fnv(what: &impl Hash) -> u64 {
     struct Fnv(u64);
     impl Hasher for Fnv {
@@ -140,6 +141,22 @@ pub(super) fn fnv(what: &impl Hash) -> u64 {
             for byte in bytes {
                 self.0 = (self.0 ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
             }
+        }
+        fn write_u16(&mut self, number: u16) {
+            self.write(&number.to_le_bytes());
+        }
+        fn write_u32(&mut self, number: u32) {
+            self.write(&number.to_le_bytes());
+        }
+        fn write_u64(&mut self, number: u64) {
+            self.write(&number.to_le_bytes());
+        }
+        // Signed ones, which the default takes for unsigned ones of their size, with them.
+        fn write_usize(&mut self, number: usize) {
+            self.write_u64(number as u64);
+        }
+        fn write_isize(&mut self, number: isize) {
+            self.write_u64(number as i64 as u64);
         }
     }
     let mut fnv = Fnv(0xcbf2_9ce4_8422_2325);
@@ -159,6 +176,20 @@ mod tests {
 
     fn apply_all(learner: &mut Learner, hooks: Hooks) -> Vec<Slot> {
         std::iter::from_fn(|| learner.apply_next(hooks)).map(|(slot, ..)| slot).collect()
+    }
+
+    /// By hand: eight bytes for a length or a variant, four for a node, the lowest first.
+    #[test]
+    fn hashes_do_not_depend_on_the_machine() {
+        let by_hand = |bytes: &[u8]| {
+            bytes.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+                (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
+            })
+        };
+        let bytes =
+            [&[1, 0, 0, 0][..], &[1, 0, 0, 0, 0, 0, 0, 0], &[7, 0, 0, 0, 0, 0, 0, 0], &[0; 8]].concat();
+        assert_eq!(fnv(&*entry(7)), by_hand(&bytes));
+        assert_eq!(fnv(&-1_i64), by_hand(&[255; 8]));
     }
 
     #[test]
