@@ -1,7 +1,7 @@
 //! Judges the nodes from inside while a run goes on: what must hold whatever clients see.
 //!
 //! ```text
-//! one value per slot │ equal prefixes have equal hashes, applied without gaps, never going back │ no answered promise is forgotten
+//! one value per slot │ equal prefixes have equal hashes and states, applied without gaps, never going back │ no answered promise is forgotten
 //! what is chosen is on the disks of a majority │ a node can start again
 //! ```
 //!
@@ -13,13 +13,15 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::disks::Disks;
-use crate::core::{Ballot, Core, Entry, NodeId, Protocol, Record, Slot};
+use crate::core::{Ballot, Checkpoint, Core, Entry, NodeId, Protocol, Record, Slot};
 
 /// An invariant of the nodes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Invariant {
     /// All that apply a slot apply the same value, in the same place.
     OneValue,
+    /// Where the same prefix is applied, state and sessions are the same.
+    SameState,
     /// Slots are applied without gaps.
     NoGap,
     /// After a restart an acceptor knows every promise that it has answered.
@@ -39,6 +41,7 @@ impl Invariant {
     pub fn name(self) -> &'static str {
         match self {
             Invariant::OneValue => "one-value",
+            Invariant::SameState => "same-state",
             Invariant::NoGap => "no-gap",
             Invariant::PromiseKept => "promise-kept",
             Invariant::Durable => "durable",
@@ -68,7 +71,7 @@ pub(super) struct Oracle {
     protocol: Protocol,
     /// By slot, from 1.
     log: Vec<Option<Arc<Entry>>>,
-    hashes: Vec<Option<u64>>,
+    prefixes: Vec<Option<Checkpoint>>,
     applied: Vec<Slot>,
     /// By node; the highest promise of all slots (Multi-Paxos).
     promised: Vec<Ballot>,
@@ -84,7 +87,7 @@ impl Oracle {
         Oracle {
             protocol,
             log: Vec::new(),
-            hashes: Vec::new(),
+            prefixes: Vec::new(),
             applied: vec![0; ends],
             promised: vec![Ballot::ZERO; ends],
             promised_at: BTreeMap::new(),
@@ -94,7 +97,7 @@ impl Oracle {
 
     /// The highest slot that anybody has applied.
     pub(super) fn slots(&self) -> u64 {
-        self.hashes.len() as u64
+        self.prefixes.len() as u64
     }
 
     /// After a step of a node.
@@ -109,7 +112,7 @@ impl Oracle {
         let before = std::mem::replace(&mut self.applied[node as usize], applied);
         if self.log.len() < applied as usize {
             self.log.resize(applied as usize, None);
-            self.hashes.resize(applied as usize, None);
+            self.prefixes.resize(applied as usize, None);
         }
         if applied < before {
             return Err((
@@ -140,11 +143,20 @@ impl Oracle {
                 }
             }
         }
-        if *self.hashes[applied as usize - 1].get_or_insert(learner.hash()) != learner.hash() {
-            return Err((
-                Invariant::OneValue,
-                format!("node {node} applied another prefix up to slot {applied}"),
-            ));
+        let here = core.here();
+        let agreed = *self.prefixes[applied as usize - 1].get_or_insert(here);
+        if agreed.hash != here.hash {
+            let what = format!("node {node} applied another prefix up to slot {applied}");
+            return Err((Invariant::OneValue, what));
+        }
+        for (what, agreed, own) in
+            [("state", agreed.state, here.state), ("sessions", agreed.sessions, here.sessions)]
+        {
+            if agreed != own {
+                let what =
+                    format!("after slot {applied} node {node} has other {what} than the first to apply it");
+                return Err((Invariant::SameState, what));
+            }
         }
         Ok(())
     }
