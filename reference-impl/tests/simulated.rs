@@ -86,13 +86,13 @@ fn one_node_and_four_nodes_work_too() {
 }
 
 /// Runs clusters whose members change.
-fn changing(seeds: Range<u64>) -> Report {
+fn changing(seeds: Range<u64>, setup: fn(u64) -> Setup) -> Report {
     let mut total = Report::default();
     let more = std::env::var("PAXOS_SIM_SEEDS").ok().and_then(|count| count.parse().ok());
     let end = more.map_or(seeds.end, |count: u64| seeds.end.max(seeds.start + count));
     let first = std::env::var("PAXOS_SIM_FIRST").ok().and_then(|first| first.parse().ok());
     for seed in first.unwrap_or(seeds.start)..end {
-        total += run(&Setup::changing(seed)).unwrap_or_else(|violation| panic!("{violation}"));
+        total += run(&setup(seed)).unwrap_or_else(|violation| panic!("{violation}"));
     }
     println!("changing members: {total:?}");
     total
@@ -100,9 +100,15 @@ fn changing(seeds: Range<u64>) -> Report {
 
 #[test]
 fn members_that_change_are_clean() {
-    let total = changing(0..200);
+    let total = changing(0..200, Setup::changing);
     was_eventful(&total, 200);
     assert!(total.configurations > 300, "{total:?}");
+}
+
+#[test]
+fn members_that_change_on_bad_disks_are_clean() {
+    let total = changing(0..200, Setup::changing_on_bad_disks);
+    assert!(total.configurations > 200 && total.disk_errors > 200 && total.crashes > 200, "{total:?}");
 }
 
 /// Each must be found by what the nodes agree on, or by what clients read; that a cluster stands still proves less.

@@ -39,6 +39,8 @@ pub struct Faults {
     pub wipes: bool,
     /// Whether disks fail for a while, or become unreadable while their node is down.
     pub disks: bool,
+    /// Whether disks, of any node, take long for a while.
+    pub slow_disks: bool,
     /// Whether the members are changed, to any three to five of the nodes.
     pub changes: bool,
     /// Largest error of the rate of a clock, in parts per million.
@@ -57,6 +59,7 @@ impl Default for Faults {
             partitions: true,
             wipes: true,
             disks: false,
+            slow_disks: false,
             changes: false,
             drift_ppm: 9_000,
         }
@@ -118,6 +121,13 @@ impl Setup {
     pub fn changing(seed: u64) -> Self {
         let faults = Faults { changes: true, ..Faults::default() };
         Setup { members: 3, faults, ..Setup::new(seed, 6, Protocol::MultiPaxos) }
+    }
+
+    /// The same, with disks that are slow or fail: a node so forgets more in a crash.
+    pub fn changing_on_bad_disks(seed: u64) -> Self {
+        let mut setup = Setup::changing(seed);
+        (setup.faults.disks, setup.faults.slow_disks) = (true, true);
+        setup
     }
 }
 

@@ -44,6 +44,9 @@ impl User<'_> {
         if self.setup.faults.disks {
             kinds.extend(["disk-error", "disk-error-leader", "slow-disk-leader", "damage"]);
         }
+        if self.setup.faults.slow_disks {
+            kinds.extend(["slow-disk", "slow-disk"]);
+        }
         if !self.setup.hooks.measures_monotonic_time() {
             kinds.extend(["wall-clock", "wall-clock-leader", "wall-clock-leader"]);
         }
@@ -74,7 +77,7 @@ impl User<'_> {
                 let mended = self.rng.random_range(20..600);
                 self.after(mended, Action::Mend { node: victim });
             }
-            "slow-disk-leader" => {
+            "slow-disk" | "slow-disk-leader" => {
                 let (more, mended) = (self.rng.random_range(20..200), self.rng.random_range(100..1_500));
                 self.world.set_sync_delay(victim, Duration::from_millis(more));
                 self.after(mended, Action::Mend { node: victim });
