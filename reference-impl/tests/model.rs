@@ -1,22 +1,29 @@
 //! Every state of a small cluster is seen, and in none of them is anything wrong; with a bug in every node something is.
 //!
-//! `cargo test --release -p paxos-kv --test model -- --nocapture` prints how many states there are.
+//! How many states there are is said even where tests pass and their output is kept back.
+
+use std::io::Write;
 
 use paxos_kv::bugs::catalogue;
 use paxos_kv::model::{bounded, of_bug};
+
+/// Past the harness, which shows what `println!` says only of tests that fail.
+fn say(what: std::fmt::Arguments) {
+    writeln!(std::io::stderr(), "{what}").unwrap();
+}
 
 #[test]
 fn the_correct_core_is_right_in_every_state() {
     for (name, cluster) in bounded() {
         let start = std::time::Instant::now();
         let seen = cluster.explore();
-        println!(
+        say(format_args!(
             "{name}: {} states ({} with repetitions), {} steps deep, {:.1} s",
             seen.states,
             seen.visited,
             seen.depth,
             start.elapsed().as_secs_f64()
-        );
+        ));
         assert_eq!(seen.wrong, None, "{name}");
         assert!(seen.never.is_empty(), "{name} is stuck, these never happen: {:?}", seen.never);
         assert!(seen.whole, "{name}: all states were seen");
@@ -31,7 +38,7 @@ fn planted_bugs_are_found() {
         let Some((name, cluster)) = of_bug(info.bug) else { continue };
         let seen = cluster.explore();
         let wrong = seen.wrong.map(|(what, _)| what);
-        println!("{} in {name}: {wrong:?} after {} states", info.name, seen.states);
+        say(format_args!("{} in {name}: {wrong:?} after {} states", info.name, seen.states));
         assert!(wrong.is_some(), "{} was not found", info.name);
         found += 1;
     }
