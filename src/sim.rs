@@ -41,6 +41,8 @@ const LOOK: u64 = 20 * MS;
 const CONNECTIONS: usize = 8;
 /// The name of the verdict on what must hold inside of the nodes.
 pub const INVARIANTS: &str = "invariants";
+/// What is wrong with a run whose cluster served nobody any more, though everything was healed.
+pub const PROGRESS: &str = "progress";
 
 /// What a run leaves behind.
 #[derive(Debug)]
@@ -81,6 +83,17 @@ impl Judged {
     pub fn findings(&self) -> Vec<&str> {
         let invalid = self.verdicts.iter().filter(|v| v.validity == Validity::Invalid);
         invalid.map(|v| v.checker.as_str()).collect()
+    }
+
+    /// What is worth shrinking, the surest first: a checker that found something, or [`PROGRESS`].
+    pub fn wrong(&self) -> Option<&str> {
+        let lost = (!self.troubles.is_empty()).then_some(PROGRESS);
+        self.findings().first().copied().or(lost)
+    }
+
+    /// Whether this is wrong, as [`Judged::wrong`] calls it.
+    pub fn shows(&self, wrong: &str) -> bool {
+        self.findings().contains(&wrong) || (wrong == PROGRESS && !self.troubles.is_empty())
     }
 }
 

@@ -162,9 +162,9 @@ pub(super) fn main(args: Args) -> Result<u8, Failure> {
     print!("{}", totals(&args, &scenario, &summary));
     if let Some((seed, judged)) = &summary.first {
         let case = Case { scenario: scenario.clone(), seed: *seed, only };
-        match judged.findings().first() {
-            Some(finding) if !args.no_shrink => {
-                let shrunk = shrink::shrink(&case, finding)?;
+        match judged.wrong() {
+            Some(wrong) if !args.no_shrink => {
+                let shrunk = shrink::shrink(&case, wrong)?;
                 print!("{}", shrunken(&args, &shrunk)?);
             }
             _ => {

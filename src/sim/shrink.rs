@@ -70,7 +70,7 @@ pub struct Size {
 }
 
 struct Shrinking<'a> {
-    finding: &'a str,
+    wrong: &'a str,
     trials: u32,
     most: u32,
     /// How many more seeds each case is tried with.
@@ -78,11 +78,11 @@ struct Shrinking<'a> {
     best: Case,
 }
 
-/// Shrinks a run in which the checker `finding` found something.
+/// Shrinks a run in which something is `wrong`, as [`Judged::wrong`] says it.
 ///
 /// # Errors
 /// If the run does not fail when it is made again, or the tester made a mistake.
-pub fn shrink(case: &Case, finding: &str) -> Result<Shrunk> {
+pub fn shrink(case: &Case, wrong: &str) -> Result<Shrunk> {
     let plan = TestPlan::new(&case.scenario, case.seed)?;
     let first = simulate(&plan, case.only.clone());
     let all: Arc<[u64]> = case.only.clone().unwrap_or_else(|| (0..first.arrived).collect());
@@ -93,7 +93,7 @@ pub fn shrink(case: &Case, finding: &str) -> Result<Shrunk> {
     };
     let before = of(case, plan.schedule.steps.len(), &all);
     let (trials, most) = (0, TRIALS_WITH_ONE_SEED);
-    let mut shrinking = Shrinking { finding, trials, most, others: 0, best: case.clone() };
+    let mut shrinking = Shrinking { wrong, trials, most, others: 0, best: case.clone() };
     let explicit = as_carried_out(&plan, &first.record.faults);
     // With the arrivals that there were: where fewer faults hold clients up there would be more.
     shrinking.attempt(Case { only: Some(all.clone()), ..with_plan(case, explicit) });
@@ -140,7 +140,7 @@ impl Shrinking<'_> {
         Ok(self.best.only.as_ref().map_or(arrived as usize, asked))
     }
 
-    /// Takes a smaller case if the same checker finds something in it, perhaps with another seed.
+    /// Takes a smaller case if the same is wrong with it, perhaps with another seed.
     fn attempt(&mut self, case: Case) -> bool {
         let others = (1..=self.others).map(|more| case.seed.wrapping_add(more));
         let seeds: Vec<u64> = std::iter::once(case.seed).chain(others).collect();
@@ -155,7 +155,7 @@ impl Shrinking<'_> {
         let fails = || -> Result<bool> {
             let plan = TestPlan::new(&case.scenario, case.seed)?;
             let judged = judge(&simulate(&plan, case.only.clone()), &plan)?;
-            Ok(judged.findings().contains(&self.finding))
+            Ok(judged.shows(self.wrong))
         };
         // A case that cannot be run is none.
         let fails = fails().unwrap_or(false);
@@ -333,6 +333,24 @@ mod tests {
             "{before:?} {after:?}"
         );
         assert!(shrunk.judged.findings().contains(&super::super::INVARIANTS) && shrunk.seed == seed);
+    }
+
+    /// Nothing is found in its history, and it is shrunk all the same.
+    #[test]
+    fn a_cluster_that_stands_still_is_shrunk_too() {
+        let mut scenario = Scenario::load("hunt-wide").unwrap();
+        scenario.nemesis = NemesisSpec::Named("flaky".to_owned());
+        scenario.cluster.bug = Some("gaps-not-filled".to_owned());
+        (scenario.load.rate, scenario.load.time_limit) = (60.0, Span::ms(8_000));
+        let stands_still = |seed: &u64| {
+            let plan = TestPlan::new(&scenario, *seed).unwrap();
+            judge(&simulate(&plan, None), &plan).unwrap().wrong() == Some(super::super::PROGRESS)
+        };
+        let seed = (1..200).find(stands_still).expect("the bug is found");
+        let shrunk = shrink(&Case { scenario, seed, only: None }, super::super::PROGRESS).unwrap();
+        let [before, after] = shrunk.sizes;
+        assert!(!shrunk.judged.troubles.is_empty());
+        assert!(after.faults < before.faults && after.operations < before.operations, "{before:?} {after:?}");
     }
 
     #[test]
