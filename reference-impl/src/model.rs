@@ -3,26 +3,31 @@
 //! ```text
 //! actions    deliver any message that is on its way, in any order, or never; a node stands for election; a disk syncs;
 //!            a node crashes, loses what was not synced, and starts again
-//! always     agreement; only proposed values; promises never go back; acknowledged implies chosen; learned implies chosen
-//! sometimes  something is chosen; a later leader takes a value over; something is chosen after a crash
+//! always     agreement; only proposed values; promises never go back; acknowledged implies chosen; learned implies chosen; equal prefixes and states
+//! sometimes  something is chosen; a later leader takes a value over, or fills a gap; something is chosen after a crash; a snapshot is installed
 //! ```
 //!
-//! The very core that the server drives, with a clock that stands still but for elections, and no leases: what needs time is left to the
-//! simulator. A message that is delivered is gone. What cannot change what is chosen (heartbeats, refusals where nobody stands twice) is
-//! not put on its way: that is the same as losing it. There are no snapshots, no disk is lost, and no gap is filled: that needs two
-//! leaders, of which one has two slots open, and those have more states than fit into 20 GB. Own messages are delivered within the step, when they are on disk.
+//! The very core that the server drives, with a clock that stands still but for elections, and no leases: those have a model of their own ([`leases`]). A
+//! message that is delivered is gone. What cannot change what is chosen (heartbeats, refusals where nobody stands twice) is
+//! not put on its way: that is the same as losing it. No disk is lost. Two leaders of which one has two slots open, which is what a gap needs, have more states than
+//! fit into 20 GB; so that model begins where the first of them has been elected. Own messages are delivered within the step, when they are on disk.
 //! `cargo test --release -p paxos-kv --test model -- --nocapture` prints how many states there are.
+
+mod bounds;
+mod leases;
+
+pub use bounds::{Explored, Small, bounded, of_bug};
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::bugs::{Bug, Hooks};
+use crate::bugs::Hooks;
 use crate::core::{
-    Backoff, Ballot, Command, Config, Core, Durable, Effect, Entry, Input, Message, Mono, NodeId, Note, Op,
-    Protocol, Record, Slot, Token,
+    Backoff, Ballot, Checkpoint, Command, Config, Core, Durable, Effect, Entry, Input, Message, Mono, NodeId,
+    Note, Op, Protocol, Record, Slot, Token,
 };
-use stateright::{Checker, HasDiscoveries, Model, Property};
+use stateright::{Model, Property};
 
 /// A cluster, and how much may happen.
 #[derive(Clone, Copy, Debug)]
@@ -39,8 +44,12 @@ pub struct Cluster {
     /// A disk syncs before anything else happens, unless its node crashes first. Fewer orders of events, the same losses.
     prompt: bool,
     hooks: Hooks,
-    /// Whether each leader is asked for something, or proposes its barrier alone.
-    asked: bool,
+    /// How many of the proposers, from 1, are asked for something as leaders; the others propose their barriers alone.
+    asked: u32,
+    /// At first node 1 has been elected by itself and node 2, and what it proposes is on its way.
+    led: bool,
+    /// A snapshot is taken after each slot, and nothing before it is kept. Leaders are asked when they have applied their barriers.
+    snapshots: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -51,6 +60,7 @@ struct Node {
     /// Messages that wait for the disk.
     held: Vec<(Token, NodeId, Message)>,
     stood: u32,
+    asked: bool,
     /// What it has promised to anyone, by slot; 0 stands for all slots.
     promised: BTreeMap<Slot, Ballot>,
 }
@@ -66,6 +76,8 @@ pub struct State {
     votes: BTreeMap<(Slot, Ballot), (Arc<Entry>, BTreeSet<NodeId>)>,
     /// What a majority has had on disk under one ballot.
     chosen: BTreeMap<Slot, Arc<Entry>>,
+    /// State and hash of each prefix that was applied.
+    prefixes: BTreeMap<Slot, Checkpoint>,
     wrong: Option<&'static str>,
     saw: Saw,
 }
@@ -75,7 +87,9 @@ pub struct State {
 struct Saw {
     answered: bool,
     taken_over: bool,
+    gap_filled: bool,
     chosen_after_crash: bool,
+    installed: bool,
 }
 
 /// What may happen next.
@@ -102,7 +116,7 @@ impl Cluster {
         config.timing.lease = Duration::ZERO;
         config.timing.election = (Duration::from_secs(1), Duration::from_secs(1));
         config.timing.backoff_by = Backoff::None;
-        config.snapshot_every = 0;
+        (config.snapshot_every, config.keep) = (u64::from(self.snapshots), 0);
         (config.timing.deadline, config.timing.leader_wait, config.timing.resend) = (day, day, day);
         config
     }
@@ -130,7 +144,11 @@ impl Cluster {
             Message::Nack { .. } => {
                 self.stands > 1 || self.protocol == Protocol::BasicPaxos && self.rounds > 1
             }
-            Message::Fetch { .. } | Message::Chosen { .. } => self.protocol == Protocol::MultiPaxos,
+            // Where they are lost a candidate that needs them never leads: that leaves fewer orders of events.
+            Message::Fetch { .. } | Message::Chosen { .. } => {
+                self.protocol == Protocol::MultiPaxos && !self.led
+            }
+            Message::FetchSnapshot { .. } | Message::Snapshot { .. } => self.snapshots,
             _ => false,
         }
     }
@@ -144,7 +162,7 @@ impl Cluster {
         // What is handled has no time of its own: only standing has.
         let now = if matches!(input, Input::Tick) { Self::now(node) } else { Mono::default() };
         let effects = node.core.step(now, input);
-        let mut elected = false;
+        let (mut elected, mut later) = (None, Vec::new());
         for effect in effects {
             match effect {
                 Effect::Persist { token, records } => {
@@ -153,16 +171,33 @@ impl Cluster {
                 Effect::Send { to, message, after: Some(token) } => {
                     state.nodes[id as usize - 1].held.push((token, to, message));
                 }
-                Effect::Send { to, message, after: None } => self.send(state, id, to, message),
+                Effect::Send { to, message, after: None } => {
+                    if let (Some(barrier), Message::Accept { slot, entry, .. }) = (elected, &message) {
+                        state.saw.gap_filled |= *slot < barrier && entry.id.node == id;
+                    }
+                    self.send(state, id, to, message);
+                }
                 Effect::Reply { reply, .. } if reply.result.is_ok() => {
                     state.saw.answered = true;
                     if !state.chosen.contains_key(&reply.served.slot) {
                         state.wrong = Some("a command was acknowledged that is not chosen");
                     }
                 }
-                Effect::Note(Note::Elected { reproposed, .. }) => {
-                    elected = true;
+                Effect::Note(Note::Elected { reproposed, barrier, .. }) => {
+                    elected = Some(barrier);
                     state.saw.taken_over |= reproposed > 0;
+                }
+                Effect::Note(Note::Installed { .. }) => state.saw.installed = true,
+                Effect::Snapshot(snapshot) => {
+                    let slot = snapshot.slot;
+                    state.nodes[id as usize - 1].disk.snapshot = Some(snapshot);
+                    later.push(Input::SnapshotSaved(slot));
+                }
+                Effect::Truncate { token, records } => {
+                    let node = &mut state.nodes[id as usize - 1];
+                    let snapshot = node.disk.snapshot.take();
+                    node.disk = Durable { snapshot, ..records.into_iter().collect() };
+                    later.push(Input::Persisted(token));
                 }
                 Effect::Note(Note::Conflict { .. }) => {
                     state.wrong = Some("two values were learned for one slot")
@@ -170,16 +205,22 @@ impl Cluster {
                 _ => {}
             }
         }
-        if elected && self.asked {
-            let stood = state.nodes[id as usize - 1].stood;
+        let node = &mut state.nodes[id as usize - 1];
+        let applied = node.core.status().leading.is_some() && node.core.learner().applied() > 0;
+        if id <= self.asked && !node.asked && if self.snapshots { applied } else { elected.is_some() } {
+            let stood = node.stood;
             self.ask(state, id, stood);
         }
         if self.crashes == 0 {
             self.sync(state, id);
         }
+        for input in later {
+            self.step(state, id, input);
+        }
     }
 
     fn ask(&self, state: &mut State, id: NodeId, n: u32) {
+        state.nodes[id as usize - 1].asked = true;
         let command = Self::command(id, n);
         self.step(state, id, Input::Client { call: u64::from(n), command, deadline: None, no_forward: true });
     }
@@ -198,7 +239,10 @@ impl Cluster {
             let known = promised.entry(slot).or_default();
             *known = ballot.max(*known);
         }
-        if self.matters(&message) {
+        // Node 1 has its answers then, and is otherwise cut off.
+        let lost =
+            self.led && to == 1 && state.nodes[0].asked && !matches!(message, Message::Accepted { .. });
+        if self.matters(&message) && !lost {
             let place = state.network.partition_point(|other| *other < (from, to, message.clone()));
             state.network.insert(place, (from, to, message));
         }
@@ -288,6 +332,10 @@ impl Cluster {
                     state.wrong = Some("a promise was forgotten");
                 }
             }
+            let here = node.core.here();
+            if here.slot > 0 && *state.prefixes.entry(here.slot).or_insert(here) != here {
+                state.wrong = Some("two nodes have applied something else");
+            }
             for (slot, entry) in node.core.learner().chosen_from(1) {
                 if state.chosen.get(&slot) != Some(entry) {
                     state.wrong = Some("a node has learned what is not chosen");
@@ -317,17 +365,29 @@ impl Model for Cluster {
             let start = disk.begin_incarnation(config.timing.lease);
             disk.apply(start);
             let core = Core::new(config, disk.clone(), Mono::default());
-            Node { core, disk, unsynced: Vec::new(), held: Vec::new(), stood: 0, promised: BTreeMap::new() }
+            let (unsynced, held, promised) = (Vec::new(), Vec::new(), BTreeMap::new());
+            Node { core, disk, unsynced, held, stood: 0, asked: false, promised }
         });
-        vec![State {
+        let mut state = State {
             nodes: nodes.collect(),
             network: Vec::new(),
             crashed: 0,
             votes: BTreeMap::new(),
             chosen: BTreeMap::new(),
+            prefixes: BTreeMap::new(),
             wrong: None,
             saw: Saw::default(),
-        }]
+        };
+        if self.led {
+            state = self.next_state(&state, Action::Stand(1)).unwrap_or(state);
+            for link in [(1, 2), (2, 1)] {
+                if let Some(at) = state.network.iter().position(|(from, to, _)| (*from, *to) == link) {
+                    state = self.next_state(&state, Action::Deliver(at)).unwrap_or(state);
+                }
+            }
+            state.network.retain(|(.., message)| matches!(message, Message::Accept { .. }));
+        }
+        vec![state]
     }
 
     fn actions(&self, state: &State, actions: &mut Vec<Action>) {
@@ -396,13 +456,20 @@ impl Model for Cluster {
             Property::always(WRONG, |_, state: &State| state.wrong.is_none()),
             Property::sometimes("something is chosen", |_, state: &State| !state.chosen.is_empty()),
         ];
-        if self.asked {
+        if self.asked > 0 {
             properties
                 .push(Property::sometimes("a command is answered", |_, state: &State| state.saw.answered));
         }
         if self.protocol == Protocol::MultiPaxos && self.proposers * self.stands > 1 {
             properties
                 .push(Property::sometimes("a value is taken over", |_, state: &State| state.saw.taken_over));
+        }
+        if self.led {
+            properties.push(Property::sometimes("a gap is filled", |_, state: &State| state.saw.gap_filled));
+        }
+        if self.snapshots {
+            properties
+                .push(Property::sometimes("a snapshot is installed", |_, state: &State| state.saw.installed));
         }
         if self.crashes > 0 {
             properties.push(Property::sometimes("something is chosen after a crash", |_, state: &State| {
@@ -411,118 +478,4 @@ impl Model for Cluster {
         }
         properties
     }
-}
-
-/// What the exploration of a model came to.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Explored {
-    /// Different states.
-    pub states: usize,
-    /// States with repetitions.
-    pub visited: usize,
-    /// The longest way to a state for the first time, in steps.
-    pub depth: usize,
-    /// What is wrong in a state that can be come to, and the shortest way there.
-    pub wrong: Option<(&'static str, String)>,
-    /// What ought to happen in some state, and does in none: the model is stuck.
-    pub never: Vec<&'static str>,
-    /// Whether all states were seen. Not if something is wrong.
-    pub whole: bool,
-}
-
-impl Cluster {
-    fn new(protocol: Protocol, proposers: u32, crashes: u32) -> Self {
-        Cluster {
-            protocol,
-            nodes: 3,
-            proposers,
-            stands: 1,
-            rounds: u64::from(proposers),
-            crashes,
-            prompt: false,
-            hooks: Hooks::default(),
-            asked: true,
-        }
-    }
-
-    fn multi(leaders: u32, crashes: u32) -> Self {
-        Self::new(Protocol::MultiPaxos, leaders, crashes)
-    }
-
-    fn basic(proposers: u32, crashes: u32) -> Self {
-        Cluster { rounds: 1, ..Self::new(Protocol::BasicPaxos, proposers, crashes) }
-    }
-
-    fn prompt(self) -> Self {
-        Cluster { prompt: true, ..self }
-    }
-
-    fn barriers_only(self) -> Self {
-        Cluster { asked: false, ..self }
-    }
-
-    /// The same with a bug in every node.
-    #[must_use]
-    pub fn planted(self, bug: Bug) -> Self {
-        Cluster { hooks: Hooks::planted([bug]), ..self }
-    }
-
-    /// Goes through all states, breadth first on two threads, or until something is wrong.
-    pub fn explore(self) -> Explored {
-        let checker = self.checker().threads(2).finish_when(HasDiscoveries::AnyFailures).spawn_bfs().join();
-        let wrong = checker.discovery(WRONG).map(|path| {
-            let what = path.last_state().wrong.unwrap_or_default();
-            (what, format!("{:#?}", path.into_actions()))
-        });
-        let sometimes =
-            self.properties().into_iter().map(|property| property.name).filter(|name| *name != WRONG);
-        Explored {
-            states: checker.unique_state_count(),
-            visited: checker.state_count(),
-            depth: checker.max_depth(),
-            never: sometimes.filter(|name| checker.discovery(name).is_none()).collect(),
-            whole: wrong.is_none() && checker.is_done(),
-            wrong,
-        }
-    }
-}
-
-/// The models whose states can all be seen within a minute, with their names.
-pub fn bounded() -> Vec<(&'static str, Cluster)> {
-    vec![
-        ("multi-paxos, one leader", Cluster::multi(1, 0)),
-        ("multi-paxos, one leader, one crash", Cluster::multi(1, 1)),
-        ("basic paxos, one proposer, one crash", Cluster::basic(1, 1)),
-        ("basic paxos, two proposers", Cluster::basic(2, 0)),
-        ("basic paxos, two proposers, one crash, prompt disks", Cluster::basic(2, 1).prompt()),
-        ("basic paxos, three proposers", Cluster::basic(3, 0)),
-        ("multi-paxos, two leaders with their barriers", Cluster::multi(2, 0).barriers_only()),
-    ]
-}
-
-/// The model in which a bug can be found by looking at every state, if there is one that is small enough: of two or three proposers, at most one
-/// crash, and nothing that needs time, a snapshot, a session or a read.
-pub fn of_bug(bug: Bug) -> Option<(&'static str, Cluster)> {
-    let (name, model) = match bug {
-        Bug::AcceptBelowPromise
-        | Bug::QuorumOffByOne
-        | Bug::BallotsByRound
-        | Bug::ChosenByOne
-        | Bug::PromiseOmitsVotes => ("basic paxos, two proposers", Cluster::basic(2, 0)),
-        Bug::IgnoreAccepted | Bug::LeadsUnprepared | Bug::InheritedIsChosen => {
-            ("multi-paxos, two leaders with their barriers", Cluster::multi(2, 0).barriers_only())
-        }
-        Bug::AckBeforeQuorum => ("multi-paxos, two leaders", Cluster::multi(2, 0)),
-        Bug::PromiseNotWritten | Bug::AcceptNotSynced => {
-            ("multi-paxos, one leader, one crash, prompt disks", Cluster::multi(1, 1).prompt())
-        }
-        Bug::VoteIsNoPromise | Bug::OneBallotField => {
-            ("basic paxos, three proposers", Cluster::basic(3, 0).barriers_only())
-        }
-        Bug::LowestVote | Bug::FirstVote => {
-            ("multi-paxos, three leaders with their barriers", Cluster::multi(3, 0).barriers_only())
-        }
-        _ => return None,
-    };
-    Some((name, model.planted(bug)))
 }

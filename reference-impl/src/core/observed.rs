@@ -27,7 +27,7 @@ pub const CHECKPOINT_EVERY: Slot = 16;
 const CHECKPOINTS_MAX: usize = 256;
 
 /// What the prefix of the log up to a slot came to. Equal on all replicas.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Checkpoint {
     /// The last slot of the prefix.
     pub slot: Slot,
