@@ -251,4 +251,6 @@ fn a_living_run_is_never_touched() {
     assert_eq!(r["checkers"]["linearizable"]["valid"], true, "{r:#}");
     let other = r["checkers"]["guards"]["stats"]["other"].as_array().unwrap();
     assert!(other.iter().any(|why| why == "the run was interrupted"), "{r:#}");
+    // Nobody has hurt it: a node that was ended, or a fault that was undone, would be told of.
+    assert!(!other.iter().any(|why| why.as_str().unwrap().contains("ended")), "{r:#}");
 }

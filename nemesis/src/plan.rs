@@ -43,7 +43,7 @@ pub struct Plan {
     /// The steps are repeated with this period until the time is up; 0 means once.
     pub repeat_every: Span,
     /// No fault begins before the one before it has been seen to heal, or was given up on. It begins late then, and lasts
-    /// as long as planned; what does not fit into the run any more is left out.
+    /// as long as planned, or until the load ends; what does not begin before that is left out.
     pub one_at_a_time: bool,
 }
 

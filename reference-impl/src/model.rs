@@ -7,7 +7,7 @@
 //! sometimes  something is chosen; a later leader takes a value over, or fills a gap; something is chosen after a crash; a snapshot is installed
 //! ```
 //!
-//! The very core that the server drives, with a clock that stands still but for elections, and no leases: those have a model of their own ([`leases`]). A
+//! The very core that the server drives, with a clock that stands still but for elections, and no leases: those have models of their own (`model/leases.rs`). A
 //! message that is delivered is gone. What cannot change what is chosen (heartbeats, refusals where nobody stands twice) is
 //! not put on its way: that is the same as losing it. No disk is lost. Two leaders of which one has two slots open, which is what a gap needs, have more states than
 //! fit into 20 GB; so that model begins where the first of them has been elected. Own messages are delivered within the step, when they are on disk.

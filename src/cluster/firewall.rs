@@ -206,7 +206,7 @@ impl Firewall {
             let tried = all(links.iter().map(|link| Box::pin(self.send(link, TRIED)) as _).collect()).await;
             let arrives = |p: &Option<Probe>| p.is_some_and(|p| p.arrived > 0);
             links = links.into_iter().zip(tried).filter(|(_, p)| !arrives(p)).map(|(l, _)| l).collect();
-            if links.is_empty() {
+            if links.is_empty() || n + 1 == TRIES {
                 break;
             }
             tokio::time::sleep(STRAGGLERS * n).await;

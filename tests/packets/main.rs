@@ -328,7 +328,7 @@ fn dropping_the_queue_loses_nothing() {
 }
 
 #[test]
-fn twenty_thousand_packets_a_second_are_kept_up_with() {
+fn sixty_thousand_packets_are_kept_and_none_overflows() {
     let pair = Pair::new();
     let queue = open(&pair);
     let (from, to) = pair.udp();
@@ -347,7 +347,8 @@ fn twenty_thousand_packets_a_second_are_kept_up_with() {
     });
     assert_eq!((treated.packets, treated.delayed), (u64::from(count), u64::from(count)));
     assert_eq!(treated.overflowed, 0);
-    assert!(treated.delayed_ns / treated.delayed >= 10_000_000);
+    // The queue's own measure, far above what a busy machine adds: a second would be a queue that does not keep up.
+    assert!((10_000_000..1_000_000_000).contains(&(treated.delayed_ns / treated.delayed)), "{treated:?}");
 }
 
 /// What holding many packets of one peer costs another: the kernel looks for each packet from the oldest on.

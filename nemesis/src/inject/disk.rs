@@ -5,7 +5,7 @@
 
 use super::{Effect, MS, Nemesis, Running, all_of};
 use crate::{
-    cluster::{ClusterError, DiskTrouble, NodeState},
+    cluster::{ClusterError, DiskTrouble, NodeName, NodeState},
     fault::FaultKind,
     schedule::Step,
 };
@@ -90,28 +90,38 @@ impl Nemesis {
 
     /// Starts those of the targets that the fault has ended.
     pub(super) async fn revive(&self, run: &Running) -> Result<(), ClusterError> {
+        // A node that met the fault just before it was healed may still be about to end because of it, even if it answers: whoever
+        // writes for it goes on only if it asks for a sync again.
+        let syncs = async |node: &NodeName| match run.disks.contains_key(node) {
+            true => Some(self.cluster.disk_stats(node).await.syncs),
+            false => None,
+        };
+        let until = self.timeline.now() + ABOUT_TO_END;
+        let mut waiting = Vec::new();
         for node in &run.targets {
-            // A node that met the fault just before it was healed may still be about to end because of it, even if it answers:
-            // whoever writes for it is well only if a sync has come back since.
-            let syncs = async |run: &Running| match run.disks.contains_key(node) {
-                true => Some(self.cluster.disk_stats(node).await.syncs),
-                false => None,
-            };
-            let (until, before) = (self.timeline.now() + ABOUT_TO_END, syncs(run).await);
-            loop {
-                if let NodeState::Dead(_) = self.cluster.state(node).await {
-                    self.cluster.start(node).await?;
-                    break;
-                }
-                let well =
-                    self.cluster.answers(node).await && (before.is_none() || syncs(run).await > before);
-                if well || self.timeline.now() > until {
-                    break;
-                }
-                self.timeline.sleep_until(self.timeline.now() + 20 * MS).await;
-            }
-            self.cluster.excuse(node, false);
+            waiting.push((node, syncs(node).await));
         }
-        Ok(())
+        loop {
+            let mut left = Vec::new();
+            for (node, before) in waiting {
+                let dead = matches!(self.cluster.state(node).await, NodeState::Dead(_));
+                if dead {
+                    self.cluster.start(node).await?;
+                } else if self.timeline.now() <= until {
+                    let well =
+                        self.cluster.answers(node).await && (before.is_none() || syncs(node).await > before);
+                    if !well {
+                        left.push((node, before));
+                        continue;
+                    }
+                }
+                self.cluster.excuse(node, false);
+            }
+            if left.is_empty() {
+                return Ok(());
+            }
+            waiting = left;
+            self.timeline.sleep_until(self.timeline.now() + 20 * MS).await;
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! Looks again and again whether what was healed is healed, and knows when to give up.
 //!
 //! ```text
-//! heal ─ look ─ look ─ look ─ … ─ look ─▶ not healed      after 10 s and 5 looks, whichever is later; 60 s at most
+//! heal ─ look ─ look ─ look ─ … ─ look ─▶ not healed      after 10 s and 5 looks, whichever is later; no new look after 60 s
 //!                └ nothing of it any more ─▶ healed
 //! ```
 //! Both, because one look can take seconds on a slow machine: what was under way when the fault was healed spoils the first

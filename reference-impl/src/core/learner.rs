@@ -130,7 +130,7 @@ fn chain(before: u64, slot: Slot, entry: &Entry) -> u64 {
 }
 
 /// FNV-1a (Fowler, Noll, Vo), which needs no crate. The same on every machine, whatever its order of bytes and the size of its words: nodes compare
-/// their hashes. (Not from one compiler to another that derives `Hash` differently; all nodes of a cluster are built alike.)
+/// their hashes. (Not of slices of wider numbers, which nothing here holds; nor from one compiler to another that derives `Hash` differently; all nodes of a cluster are built alike.)
 pub(super) fn fnv(what: &impl Hash) -> u64 {
     struct Fnv(u64);
     impl Hasher for Fnv {
