@@ -21,7 +21,7 @@
 //! then promises `b`, and all its statements are true again. Under Basic Paxos the slot is the highest that any other node knows of.
 //!
 //! **With members that change.** A node that is started to be added (`--join`) is treated as one that has lost its disk: it learns, and has
-//! no vote. A change names, for each node that it adds, the incarnation by which the leader knows it; and the first incarnation of a disk that joins is drawn at
+//! no vote. A change names, for each node that it adds, the incarnation by which it has greeted the leader within the last second; and the first incarnation of a disk that joins is drawn at
 //! random (and grows with the time, so that one who is asked and has never heard of the disk before does no harm). So a disk that has had the named incarnation is the one that was added, and has forgotten nothing: it votes as soon as it has applied
 //! the stop-sign. Any other disk under that number gets its vote by the rule above, with "all others" those of the configuration that it is in, asked again in
 //! each: what was lost about an earlier configuration does not matter, because the node votes there no more.
@@ -79,7 +79,12 @@ pub(super) struct Joining {
     heard: BTreeMap<NodeId, Ballot>,
     /// Whom a node that is no member has asked last for news.
     asked: NodeId,
+    /// Nodes that are no members: by which incarnation, and when, each greeted last.
+    guests: BTreeMap<NodeId, (u64, Mono)>,
 }
+
+/// A node that has said nothing for so long is taken to be down when the members are changed.
+pub(super) const HEARD_LATELY: Duration = Duration::from_secs(1);
 
 impl Joining {
     pub(super) fn recover(durable: &Durable, now: Mono) -> Self {
@@ -100,7 +105,14 @@ impl Joining {
             first: if durable.first == 0 { durable.epoch } else { durable.first },
             heard: BTreeMap::new(),
             asked: 0,
+            guests: BTreeMap::new(),
         }
+    }
+
+    /// The incarnation of a node that is no member and has greeted lately, if it is written down here.
+    pub(super) fn guest(&self, node: NodeId, now: Mono) -> Option<u64> {
+        let (epoch, at) = self.guests.get(&node)?;
+        (self.known.get(&node) == Some(epoch) && now.since(*at) < HEARD_LATELY).then_some(*epoch)
     }
 
     /// The incarnation of another node that is written down here.
@@ -116,6 +128,7 @@ impl Joining {
     /// Another configuration begins: what was heard in the one before says nothing about it.
     pub(super) fn enter(&mut self, now: Mono) {
         self.heard.clear();
+        self.guests.clear();
         if let Standing::Learning { until, .. } = &mut self.standing {
             *until = None;
         }
@@ -169,7 +182,8 @@ impl Core {
         }
     }
 
-    /// When it says again who it is; never, once all others have written that down.
+    /// When it says again who it is. Never, once all others have written that down, for one that decides; one that does not must
+    /// show that it could.
     pub(super) fn joining_wakeup(&self) -> Mono {
         let done = self.votes() && self.config.others().all(|node| self.joining.greeted.contains(&node));
         if done { Mono::NEVER } else { self.joining.hello_at }
@@ -183,7 +197,7 @@ impl Core {
         let silent = |node: &NodeId| match &self.joining.standing {
             Standing::Asking(answers) => !answers.contains_key(node),
             Standing::Learning { .. } => true,
-            Standing::Voter => !self.joining.greeted.contains(node),
+            Standing::Voter => !self.is_member() || !self.joining.greeted.contains(node),
         };
         let silent: Vec<NodeId> = self.config.others().filter(silent).collect();
         let hello = Message::Hello { epoch: self.epoch, nonce: self.config.nonce };
@@ -211,6 +225,12 @@ impl Core {
             self.persist(vec![Record::Known { node: from, epoch }], now);
             self.joining.noted.insert(from, epoch);
             self.joining.noting.insert(self.issued, from);
+        }
+        if self.config.nodes.contains(&from) || epoch == 0 {
+            // An empty disk: whatever it was, it is not that any more.
+            self.joining.guests.remove(&from);
+        } else if epoch >= known {
+            self.joining.guests.insert(from, (epoch, now));
         }
         let (claims, leading) = match &self.role {
             Role::Follower => (Ballot::ZERO, None),

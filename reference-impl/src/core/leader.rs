@@ -225,7 +225,7 @@ impl Core {
         if let Role::Leader(leader) = &mut self.role
             && leader.ballot == ballot
         {
-            leader.lease.acknowledged(round, from, quorum, |sent| if from_send { sent } else { now });
+            leader.lease.acknowledged(round, from, quorum, now, |sent| if from_send { sent } else { now });
             self.index_advance(now);
         }
     }
@@ -296,7 +296,7 @@ impl Core {
             return self.read_index(request, now);
         }
         if let Op::Reconfigure { from, nodes } = &mut request.command.op {
-            match self.admit_change(*from, nodes) {
+            match self.admit_change(*from, nodes, now) {
                 Ok(true) => {}
                 Ok(false) => {
                     let served = served(Path::Retry, applied);

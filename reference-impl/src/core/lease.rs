@@ -62,8 +62,8 @@ pub struct Lease {
     start: Option<Mono>,
     granted_at: Mono,
     confirmed: u64,
-    /// The newest round that each node has acknowledged.
-    heard: BTreeMap<NodeId, u64>,
+    /// The newest round that each node has acknowledged, and when it last acknowledged one.
+    heard: BTreeMap<NodeId, (u64, Mono)>,
 }
 
 /// Rounds that may be unanswered before the oldest is given up.
@@ -93,16 +93,17 @@ impl Lease {
         round
     }
 
-    /// `from` has acknowledged `round`. `counted_from` decides what the lease is counted from, given when the round was sent.
+    /// `from` has acknowledged `round`, as is heard at `now`. `counted_from` decides what the lease is counted from, given when the round was sent.
     pub fn acknowledged(
         &mut self,
         round: u64,
         from: NodeId,
         quorum: usize,
+        now: Mono,
         counted_from: impl Fn(Mono) -> Mono,
     ) {
-        let newest = self.heard.entry(from).or_default();
-        *newest = round.max(*newest);
+        let (newest, at) = self.heard.entry(from).or_default();
+        (*newest, *at) = (round.max(*newest), now);
         let Some((sent, voters)) = self.rounds.get_mut(&round) else { return };
         voters.insert(from);
         if voters.len() >= quorum {
@@ -124,16 +125,21 @@ impl Lease {
         self.confirmed
     }
 
+    /// When `node` last acknowledged a round, if it has.
+    pub fn heard_at(&self, node: NodeId) -> Option<Mono> {
+        self.heard.get(&node).map(|(_, at)| *at)
+    }
+
     /// Who, other than `me`, has acknowledged the newest round: likely to be up to date.
     pub fn newest_of_others(&self, me: NodeId) -> Option<NodeId> {
         let others = self.heard.iter().filter(|(node, _)| **node != me);
-        others.max_by_key(|(node, round)| (**round, std::cmp::Reverse(**node))).map(|(node, _)| *node)
+        others.max_by_key(|(node, (round, _))| (*round, std::cmp::Reverse(**node))).map(|(node, _)| *node)
     }
 
     /// All that have ever acknowledged a round, those with the newest first.
     pub fn newest_first(&self) -> Vec<NodeId> {
         let mut nodes: Vec<_> =
-            self.heard.iter().map(|(node, round)| (std::cmp::Reverse(*round), *node)).collect();
+            self.heard.iter().map(|(node, (round, _))| (std::cmp::Reverse(*round), *node)).collect();
         nodes.sort_unstable();
         nodes.into_iter().map(|(_, node)| node).collect()
     }
@@ -183,13 +189,13 @@ mod tests {
         let mut lease = Lease::new(at(0));
         let first = lease.send_round(at(10));
         let second = lease.send_round(at(60));
-        lease.acknowledged(second, 1, 2, |sent| sent);
-        lease.acknowledged(second, 1, 2, |sent| sent);
+        lease.acknowledged(second, 1, 2, at(70), |sent| sent);
+        lease.acknowledged(second, 1, 2, at(70), |sent| sent);
         assert_eq!(lease.until(MS * 100), None);
-        lease.acknowledged(first, 1, 2, |sent| sent);
-        lease.acknowledged(first, 2, 2, |sent| sent);
+        lease.acknowledged(first, 1, 2, at(70), |sent| sent);
+        lease.acknowledged(first, 2, 2, at(70), |sent| sent);
         assert_eq!(lease.until(MS * 100), Some(at(110)));
-        lease.acknowledged(second, 3, 2, |sent| sent);
+        lease.acknowledged(second, 3, 2, at(70), |sent| sent);
         assert_eq!(lease.until(MS * 100), Some(at(160)));
     }
 }

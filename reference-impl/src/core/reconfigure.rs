@@ -26,6 +26,11 @@
 //! proposed it, and earlier leaders had lost their leases before that one was elected. So when anybody enters the next configuration no lease of the last is
 //! in use. The grants are kept nevertheless, until the leader gives them back or they run out.
 //!
+//! **No change that could not be followed by another.** A change names disks. If one was lost before, or a node is down, it may be without a vote when the
+//! configuration begins; and where a majority is, nobody leads who could help it. So a leader proposes a change only if whoever is added has greeted it lately, and
+//! a majority of all that are named are added, or have lately acknowledged its heartbeats, which takes a vote. What happens to them afterwards is for the new configuration to bear,
+//! like any other: less than a majority may lose its disks.
+//!
 //! Deliberately one change at a time, and only under Multi-Paxos.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -33,6 +38,7 @@ use std::sync::Arc;
 
 use super::ballot::{Ballot, Mono, NodeId, Slot};
 use super::command::{Entry, Failure, Op};
+use super::joining::HEARD_LATELY;
 use super::members::{self, Members, Nodes};
 use super::message::Message;
 use super::{Core, Effect, Note, Role};
@@ -88,7 +94,7 @@ impl Core {
     ///
     /// # Errors
     /// Why it must not be proposed. `Ok(false)`: it was made already.
-    pub(super) fn admit_change(&self, from: u64, nodes: &mut Nodes) -> Result<bool, Failure> {
+    pub(super) fn admit_change(&self, from: u64, nodes: &mut Nodes, now: Mono) -> Result<bool, Failure> {
         let Role::Leader(leader) = &self.role else { return Err(Failure::NotLeader) };
         let current = self.config.members.clone();
         if from != self.config.number {
@@ -108,20 +114,37 @@ impl Core {
         if leader.stop.is_some() || leader.queue.iter().any(waits) {
             return Err(Failure::Overloaded("another change of the members is under way"));
         }
-        for (node, member) in nodes {
-            let known = self.joining.knows(*node).or((*node == self.config.id).then_some(self.epoch));
-            member.born = match (current.get(node), known) {
-                (Some(known), Some(_)) => known.born,
+        for (node, member) in nodes.iter_mut() {
+            member.born = match (current.get(node), self.joining.guest(*node, now)) {
+                (Some(known), _) => known.born,
                 (None, Some(epoch)) => epoch,
-                (_, None) => {
-                    let why = format!(
-                        "node {node} has never been heard of; start it with --join first, and give it a --peer for each member"
-                    );
-                    return Err(Failure::Invalid(why));
-                }
+                (None, None) => return Err(Failure::Invalid(self.why_no_guest(*node))),
             };
         }
+        let acknowledges = |at: Mono| now.since(at) < HEARD_LATELY;
+        let votes =
+            |node: &NodeId| *node == self.config.id || leader.lease.heard_at(*node).is_some_and(acknowledges);
+        let silent: Vec<NodeId> =
+            nodes.keys().copied().filter(|node| current.contains_key(node) && !votes(node)).collect();
+        if (nodes.len() - silent.len()) * 2 <= nodes.len() {
+            let (all, need) = (nodes.len(), nodes.len() / 2 + 1);
+            let why = format!(
+                "of the {all} members that there would be, {need} must be up and have a vote, and {silent:?} do not answer as one; start them, or name others"
+            );
+            return Err(Failure::Invalid(why));
+        }
         Ok(true)
+    }
+
+    fn why_no_guest(&self, node: NodeId) -> String {
+        match self.joining.knows(node) {
+            None => format!(
+                "node {node} has never been heard of; start it with --join first, and give it a --peer for each member"
+            ),
+            Some(_) => format!(
+                "node {node} has not greeted this leader within the last second; start it, with a --peer for each member if its directory is empty, or wait for it, and ask again"
+            ),
+        }
     }
 
     /// Goes on to the configuration that the applied prefix says, if this node is not in it already.

@@ -81,7 +81,16 @@ impl Node {
         self.hear(2, Message::Accepted { ballot, slot: 1 });
         self.hear(2, Message::HeartbeatAck { ballot, round: 1 });
         assert_eq!((self.core.status().leading, self.core.learner().applied()), (Some(ballot), 1));
+        [4, 5].into_iter().for_each(|guest| self.greeted_by(guest, 7));
         ballot
+    }
+
+    fn greeted_by(&mut self, node: NodeId, epoch: u64) {
+        self.hear(node, Message::Hello { epoch, nonce: 1 });
+    }
+
+    fn passes(&mut self, ms: u64) {
+        self.now = self.now + std::time::Duration::from_millis(ms);
     }
 }
 
@@ -171,6 +180,63 @@ fn a_change_that_makes_no_sense_is_refused() {
     let effects = node.ask(Op::Reconfigure { from: 0, nodes: nodes(1..=4) });
     let busy = |e: &Effect| matches!(e, Effect::Reply { reply, .. } if matches!(reply.result, Err(Failure::Overloaded(_))));
     assert!(effects.iter().any(busy), "one at a time: {effects:?}");
+}
+
+/// Whoever is down may come back without a vote, and a disk that was lost is not the one that is meant. Members that have none could not be helped if
+/// they were a majority.
+#[test]
+fn a_change_names_disks_that_were_heard_of_lately_and_a_majority_that_answers() {
+    let mut node = Node::new(1);
+    node.lead();
+    let ask = |node: &mut Node, ids: &[NodeId]| {
+        node.ask(Op::Reconfigure { from: 0, nodes: nodes(ids.iter().copied()) })
+    };
+    let why = refusal(&ask(&mut node, &[1, 3]));
+    assert!(why.contains("2 must be up") && why.contains("[3] do not answer"), "{why}");
+    node.passes(1_000);
+    let why = refusal(&ask(&mut node, &[1, 2, 3, 4]));
+    assert!(why.contains("node 4 has not greeted this leader"), "{why}");
+    node.greeted_by(4, 7);
+    let why = refusal(&ask(&mut node, &[1, 2, 3, 4]));
+    assert!(why.contains("3 must be up") && why.contains("[2, 3] do not answer"), "{why}");
+    // Its directory is empty: another disk.
+    node.greeted_by(4, 0);
+    assert!(refusal(&ask(&mut node, &[1, 2, 4])).contains("node 4 has not greeted"));
+    node.greeted_by(4, 9);
+    let effects = ask(&mut node, &[1, 2, 4]);
+    let born = effects.iter().find_map(|effect| match effect {
+        Effect::Send { message: Message::Accept { entry, .. }, .. } => match &entry.command {
+            Some(Command { op: Op::Reconfigure { nodes, .. }, .. }) => Some(nodes[&4].born),
+            _ => None,
+        },
+        _ => None,
+    });
+    assert_eq!(born, Some(9), "{effects:?}");
+}
+
+/// Otherwise it could not be added again: nobody else says anything to it of their own accord.
+#[test]
+fn a_node_that_was_removed_goes_on_greeting_the_members() {
+    let mut node = Node::new(3);
+    node.chosen(1, &[(1, entry(1, None)), (2, stop(2, 0, nodes([1, 2])))]);
+    let welcome = |node: &Node| Message::Welcome {
+        epoch: node.core.epoch,
+        nonce: 0,
+        known: 1,
+        promised: Ballot::ZERO,
+        slot: 2,
+        leading: None,
+        config: 1,
+    };
+    for _ in 0..3 {
+        for from in [1, 2] {
+            node.hear(from, welcome(&node));
+        }
+        node.passes(1_000);
+        let effects = node.step(Input::Tick);
+        let greets = |e: &&Effect| matches!(e, Effect::Send { message: Message::Hello { .. }, .. });
+        assert_eq!(effects.iter().filter(greets).count(), 2, "{effects:?}");
+    }
 }
 
 #[test]
