@@ -41,7 +41,7 @@ const LOOK: u64 = 20 * MS;
 const CONNECTIONS: usize = 8;
 /// The name of the verdict on what must hold inside of the nodes.
 pub const INVARIANTS: &str = "invariants";
-/// What is wrong with a run whose cluster served nobody any more, though everything was healed.
+/// What is wrong with a run in which the tester had trouble: above all that the cluster served nobody any more, though everything was healed.
 pub const PROGRESS: &str = "progress";
 
 /// What a run leaves behind.

@@ -47,6 +47,8 @@ mod reconfigure;
 mod record;
 mod session;
 mod snapshot;
+#[cfg(test)]
+mod testing;
 mod wakeup;
 
 use std::collections::{BTreeMap, VecDeque};

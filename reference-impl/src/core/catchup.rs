@@ -284,7 +284,7 @@ impl Core {
 mod tests {
     use super::*;
     use crate::core::message::{Scope, Vote};
-    use crate::core::{Config, Input};
+    use crate::core::{Config, Input, testing};
 
     fn entry(node: NodeId, n: u64) -> Arc<Entry> {
         Arc::new(Entry { id: EntryId { node, epoch: 1, n }, command: None })
@@ -292,17 +292,7 @@ mod tests {
 
     /// Steps with a disk that is immediate; returns what is sent.
     fn step(core: &mut Core, at: Mono, input: Input) -> Vec<Message> {
-        let (mut inputs, mut sent) = (vec![input], Vec::new());
-        while let Some(input) = inputs.pop() {
-            for effect in core.step(at, input) {
-                match effect {
-                    Effect::Persist { token, .. } => inputs.push(Input::Persisted(token)),
-                    Effect::Send { message, .. } => sent.push(message),
-                    _ => {}
-                }
-            }
-        }
-        sent
+        testing::sent(testing::step(core, at, input)).into_iter().map(|(_, message)| message).collect()
     }
 
     /// The leader of five, with the promises of nodes 2 and 3, who have voted for nothing; its barrier is slot 1.

@@ -334,7 +334,7 @@ impl Candidate {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::core::{Config, Durable, Input, Protocol};
+    use crate::core::{Config, Durable, Input, Protocol, testing};
     use std::time::Duration;
 
     /// Otherwise it would begin anew for ever, and where all disks are that slow nobody would lead.
@@ -384,16 +384,8 @@ mod tests {
         durable.begin_incarnation(Duration::from_millis(600));
         let mut core = Core::new(Config::new(1, [1], Protocol::MultiPaxos), durable, Mono(0));
         core.stand(Mono(0));
-        let mut inputs = Vec::new();
         for ms in (0..1_000).step_by(10) {
-            inputs.push(Input::Tick);
-            while let Some(input) = inputs.pop() {
-                for effect in core.step(Mono(0) + Duration::from_millis(ms), input) {
-                    if let Effect::Persist { token, .. } = effect {
-                        inputs.push(Input::Persisted(token));
-                    }
-                }
-            }
+            testing::step(&mut core, Mono(0) + Duration::from_millis(ms), Input::Tick);
         }
         assert!(matches!(core.role, Role::Leader(_)), "{:?}", core.status());
     }

@@ -386,7 +386,7 @@ impl Core {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::core::{Config, Entry, EntryId, Input};
+    use crate::core::{Config, Entry, EntryId, Input, testing};
     use std::sync::Arc;
 
     fn ballot(round: u64, node: NodeId) -> Ballot {
@@ -399,17 +399,8 @@ mod tests {
 
     /// Feeds a message, with a disk that is immediate; returns the answers.
     fn tell(core: &mut Core, from: NodeId, message: Message) -> Vec<Message> {
-        let (mut inputs, mut sent) = (vec![Input::Message { from, message }], Vec::new());
-        while let Some(input) = inputs.pop() {
-            for effect in core.step(Mono(0), input) {
-                match effect {
-                    Effect::Persist { token, .. } => inputs.push(Input::Persisted(token)),
-                    Effect::Send { message, .. } => sent.push(message),
-                    _ => {}
-                }
-            }
-        }
-        sent
+        let effects = testing::step(core, Mono(0), Input::Message { from, message });
+        testing::sent(effects).into_iter().map(|(_, message)| message).collect()
     }
 
     /// One that has lost its disk: incarnation 5, since node 2 knows of 4.

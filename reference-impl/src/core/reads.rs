@@ -296,6 +296,7 @@ impl Core {
 mod tests {
     use super::*;
     use crate::core::ballot::Ballot;
+    use crate::core::testing;
     use crate::core::{Command, Config, Durable, Effect, Entry, Input, Output, Protocol, Reply};
     use std::sync::Arc;
     use std::time::Duration;
@@ -304,15 +305,12 @@ mod tests {
 
     /// Steps with a disk that is immediate; returns what is sent to node 2, and answers.
     fn step(core: &mut Core, at: Mono, input: Input) -> (Vec<Message>, Vec<Reply>) {
-        let (mut inputs, mut sent, mut replies) = (vec![input], Vec::new(), Vec::new());
-        while let Some(input) = inputs.pop() {
-            for effect in core.step(at, input) {
-                match effect {
-                    Effect::Persist { token, .. } => inputs.push(Input::Persisted(token)),
-                    Effect::Send { to: 2, message, .. } => sent.push(message),
-                    Effect::Reply { reply, .. } => replies.push(*reply),
-                    _ => {}
-                }
+        let (mut sent, mut replies) = (Vec::new(), Vec::new());
+        for effect in testing::step(core, at, input) {
+            match effect {
+                Effect::Send { to: 2, message, .. } => sent.push(message),
+                Effect::Reply { reply, .. } => replies.push(*reply),
+                _ => {}
             }
         }
         (sent, replies)

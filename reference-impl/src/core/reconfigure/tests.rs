@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::*;
 use crate::core::{Command, ReadMode};
-use crate::core::{Config, Durable, EntryId, Input, Member, Protocol, Record, Scope, Token, Vote};
+use crate::core::{Config, Durable, EntryId, Input, Member, Protocol, Record, Scope, Vote, testing};
 
 fn ballot(config: u64, round: u64, node: NodeId) -> Ballot {
     Ballot { round: Ballot::first_round(config) + round, node }
@@ -40,26 +40,11 @@ impl Node {
     }
 
     fn step(&mut self, input: Input) -> Vec<Effect> {
-        let (mut inputs, mut all) = (vec![input], Vec::new());
-        while let Some(input) = inputs.pop() {
-            for effect in self.core.step(self.now, input) {
-                if let Effect::Persist { token, .. } | Effect::Truncate { token, .. } = effect {
-                    let token: Token = token;
-                    inputs.push(Input::Persisted(token));
-                } else {
-                    all.push(effect);
-                }
-            }
-        }
-        all
+        testing::step(&mut self.core, self.now, input)
     }
 
     fn hear(&mut self, from: NodeId, message: Message) -> Vec<(NodeId, Message)> {
-        let sent = |effect| match effect {
-            Effect::Send { to, message, .. } => Some((to, message)),
-            _ => None,
-        };
-        self.step(Input::Message { from, message }).into_iter().filter_map(sent).collect()
+        testing::sent(self.step(Input::Message { from, message }))
     }
 
     fn ask(&mut self, op: Op) -> Vec<Effect> {
