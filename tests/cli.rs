@@ -58,7 +58,7 @@ fn a_mistake_in_a_test_file_is_shown_where_it_stands() {
 
 #[test]
 fn wrong_arguments_are_told_what_there_is() {
-    let cases: [(&str, &[&str]); 13] = [
+    let cases: [(&str, &[&str]); 15] = [
         ("arg-unknown-test", &["run", "regster"]),
         ("arg-no-such-file", &["run", "./missing.yaml"]),
         ("arg-unknown-nemesis", &["run", "--nemesis", "choas"]),
@@ -74,6 +74,8 @@ fn wrong_arguments_are_told_what_there_is() {
         ("arg-needless-model", &["check", "test.yaml", "--checker", "rw-register", "--model", "kv"]),
         ("arg-bad-initial", &["check", "test.yaml", "--initial", "x"]),
         ("arg-no-such-format", &["convert", "test.yaml", "out.xml"]),
+        ("arg-no-jobs", &["sim", "register", "--jobs", "0"]),
+        ("arg-no-seeds", &["bugs", "ignore-accepted", "--seeds", "0"]),
         ("arg-unknown-format", &["convert", "test.yaml", "out", "--to", "xml"]),
     ];
     for (name, args) in cases {

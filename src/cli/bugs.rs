@@ -15,7 +15,7 @@ use crate::{
 };
 use anyhow::Result;
 use checkers::Validity;
-use std::{collections::BTreeSet, path::PathBuf, sync::Arc, time::Instant};
+use std::{collections::BTreeSet, num::NonZeroUsize, path::PathBuf, sync::Arc, time::Instant};
 use tokio::{sync::Semaphore, task::JoinSet};
 
 /// Which bugs, and how often.
@@ -24,7 +24,7 @@ pub(super) struct Args {
     /// Only these bugs (all if none is named)
     bugs: Vec<String>,
     /// Seeds per bug [default: 30; 10 with --matrix]
-    #[arg(long)]
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
     seeds: Option<u64>,
     /// Seeds of the correct cluster per plan [default: 20; 3 with --matrix]
     #[arg(long)]
@@ -33,8 +33,8 @@ pub(super) struct Args {
     #[arg(long, default_value_t = 1)]
     pub(super) first_seed: u64,
     /// Runs at the same time
-    #[arg(long, default_value_t = 1)]
-    pub(super) jobs: usize,
+    #[arg(long, default_value = "1", value_name = "N")]
+    pub(super) jobs: NonZeroUsize,
     /// Where runs are kept
     #[arg(long, default_value = "store", value_name = "FOLDER")]
     pub(super) store: PathBuf,
@@ -83,7 +83,7 @@ pub(super) fn main(args: Args) -> Result<u8, Failure> {
     if args.matrix {
         return matrix::main(&args, &bugs);
     }
-    let seeds = |n: u64| args.first_seed..args.first_seed + n;
+    let seeds = |n: u64| args.first_seed..args.first_seed.saturating_add(n);
     let mut jobs = Vec::new();
     for bug in &bugs {
         for seed in seeds(args.seeds()) {
@@ -108,7 +108,7 @@ pub(super) fn main(args: Args) -> Result<u8, Failure> {
     let wanted = jobs.len();
     let outcomes = runtime()?.block_on(async {
         let options = Options { quiet: true, interrupt: interrupts(), ..Options::new(&args.store)? };
-        run_all(jobs, &options, args.jobs).await
+        run_all(jobs, &options, args.jobs.get()).await
     })?;
     let (table, right) = table(&outcomes);
     print!("{table}");
@@ -120,7 +120,7 @@ pub(super) fn main(args: Args) -> Result<u8, Failure> {
 }
 
 async fn run_all(jobs: Vec<Job>, options: &Options, at_once: usize) -> Result<Vec<Outcome>> {
-    let turns = Arc::new(Semaphore::new(at_once.max(1)));
+    let turns = Arc::new(Semaphore::new(at_once.min(Semaphore::MAX_PERMITS)));
     let mut running = JoinSet::new();
     let total = jobs.len();
     for (order, job) in jobs.into_iter().enumerate() {

@@ -39,7 +39,7 @@ use tokio::{sync::Semaphore, task::JoinSet};
 #[group(skip)]
 pub(super) struct Args {
     /// Simulated seeds after which a hunt gives up
-    #[arg(long, default_value_t = 30, value_name = "N", requires = "matrix")]
+    #[arg(long, default_value_t = 30, value_name = "N", requires = "matrix", value_parser = clap::value_parser!(u64).range(1..))]
     sim_seeds: u64,
     /// The same under the hardest plan, for bugs that their own plan does not show
     #[arg(long, default_value_t = 60, value_name = "N", requires = "matrix")]
@@ -124,7 +124,7 @@ fn read(file: &Path) -> Result<Matrix> {
 /// Measures; also tells whether nobody interrupted it. `before` is where cells come from that are not asked for.
 fn measure(args: &bugs::Args, bugs: &[Known], before: &Matrix) -> Result<(Matrix, bool), Failure> {
     let own = &args.of_matrix;
-    let seeds = args.first_seed..args.first_seed + args.seeds();
+    let seeds = args.first_seed..args.first_seed.saturating_add(args.seeds());
     let mut rows: BTreeMap<&str, Row> = BTreeMap::new();
     for bug in bugs {
         let known = before.rows.iter().find(|row| row.bug == bug.name).cloned();
@@ -148,7 +148,7 @@ fn measure(args: &bugs::Args, bugs: &[Known], before: &Matrix) -> Result<(Matrix
         let known = before.controls.iter().find(|control| control.under == under).cloned();
         let mut control = known.unwrap_or_else(|| Control::new(under));
         if virtually {
-            let seeds = args.first_seed..args.first_seed + args.controls();
+            let seeds = args.first_seed..args.first_seed.saturating_add(args.controls());
             control.simulator = simulator(bug, false, &seeds, own)?;
         }
         controls.push((control, bug));
@@ -173,7 +173,7 @@ fn measure(args: &bugs::Args, bugs: &[Known], before: &Matrix) -> Result<(Matrix
         }
     }
     for (control, bug) in controls.iter().filter(|_| really) {
-        let seeds = args.first_seed..args.first_seed + args.controls();
+        let seeds = args.first_seed..args.first_seed.saturating_add(args.controls());
         let plan = bug.plan.to_owned();
         let job = Job { bug: (*bug).clone(), planted: false, plan, seeds, patience: u64::MAX };
         debug_assert_eq!(control.under, under(bug.workload, bug.plan));
@@ -182,7 +182,7 @@ fn measure(args: &bugs::Args, bugs: &[Known], before: &Matrix) -> Result<(Matrix
     let done = runtime()?.block_on(async {
         let interrupt = interrupts();
         let options = Options { quiet: true, interrupt: interrupt.clone(), ..Options::new(&args.store)? };
-        let done = processes(cells, &options, args.jobs).await?;
+        let done = processes(cells, &options, args.jobs.get()).await?;
         anyhow::Ok((!*interrupt.borrow()).then_some(done))
     })?;
     let Some(done) = done else { return Ok((Matrix::default(), false)) };
@@ -299,7 +299,7 @@ struct Job {
 
 /// Runs cells side by side, the seeds of each one after the other.
 async fn processes(jobs: Vec<Job>, options: &Options, at_once: usize) -> Result<Vec<(Job, Cell)>> {
-    let turns = Arc::new(Semaphore::new(at_once.max(1)));
+    let turns = Arc::new(Semaphore::new(at_once.min(Semaphore::MAX_PERMITS)));
     let mut running = JoinSet::new();
     for job in jobs {
         let (options, turns) = (options.clone(), turns.clone());

@@ -22,6 +22,7 @@ use checkers::{Validity, Value};
 use nemesis::Span;
 use std::{
     fmt::Write,
+    num::NonZeroUsize,
     ops::RangeInclusive,
     path::{Path, PathBuf},
     str::FromStr,
@@ -42,8 +43,8 @@ pub(super) struct Args {
     #[arg(long, default_value = "1..100", value_name = "A..B")]
     seeds: Seeds,
     /// Seeds that are simulated at the same time
-    #[arg(long, default_value_t = 1, value_name = "N")]
-    jobs: usize,
+    #[arg(long, default_value = "1", value_name = "N")]
+    jobs: NonZeroUsize,
     /// Number of nodes
     #[arg(long)]
     nodes: Option<u32>,
@@ -157,8 +158,8 @@ pub(super) fn main(args: Args) -> Result<u8, Failure> {
             eprintln!("{done}/{all} seeds, {:.1} s", started.elapsed().as_secs_f64());
         }
     };
-    let summary = seeds::run(&scenario, seeds.clone(), args.jobs, only.clone(), &told)?;
-    eprintln!("{}", speed(&summary, started.elapsed().as_secs_f64(), args.jobs));
+    let summary = seeds::run(&scenario, seeds.clone(), args.jobs.get(), only.clone(), &told)?;
+    eprintln!("{}", speed(&summary, started.elapsed().as_secs_f64(), args.jobs.get()));
     print!("{}", totals(&args, &scenario, &summary));
     if let Some((seed, judged)) = &summary.first {
         let case = Case { scenario: scenario.clone(), seed: *seed, only };

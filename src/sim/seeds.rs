@@ -90,7 +90,9 @@ pub fn run(
         told(done.fetch_add(1, Relaxed) + 1);
     };
     std::thread::scope(|scope| {
-        let others: Vec<_> = (1..jobs.max(1)).map(|_| scope.spawn(work)).collect();
+        // None more than there are seeds.
+        let jobs = (jobs as u64).min((seeds.end() - seeds.start()).saturating_add(1));
+        let others: Vec<_> = (1..jobs).map(|_| scope.spawn(work)).collect();
         work();
         others.into_iter().try_for_each(|job| job.join().map_err(|_| anyhow!("a simulation panicked")))
     })?;
