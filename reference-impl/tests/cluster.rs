@@ -278,8 +278,18 @@ async fn http_speaks_the_same_language() {
     }
     // The leader leaves: of the two others one leads at once.
     members.as_object_mut().unwrap().remove(&(leader + 1).to_string());
-    let (status, body) = http(there, "POST", "/v1/members", &json!({"members": members}).to_string()).await;
-    assert_eq!((status, &body["result"]), (200, &json!({"done": true})), "{body}");
+    let change = json!({"config": 0, "members": members}).to_string();
+    let until = Instant::now() + PATIENCE;
+    // Refused while the other two do not answer as voters.
+    loop {
+        let (status, body) = http(there, "POST", "/v1/members", &change).await;
+        if status == 200 {
+            assert_eq!(body["result"], json!({"done": true}), "{body}");
+            break;
+        }
+        assert!(Instant::now() < until, "{body}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
     let until = Instant::now() + PATIENCE;
     while http(there, "PUT", "/v1/kv/b", "1").await.0 != 200 {
         assert!(Instant::now() < until, "nobody leads after the change");

@@ -36,6 +36,8 @@ pub(super) struct Leader {
     /// Commands that wait for the window.
     pub(super) queue: VecDeque<Request>,
     heartbeat_at: Mono,
+    /// When it was elected.
+    pub(super) since: Mono,
 }
 
 /// A value on its way through phase 2.
@@ -81,6 +83,7 @@ impl Leader {
             lease: Lease::new(now),
             queue: VecDeque::new(),
             heartbeat_at: now,
+            since: now,
         }
     }
 }

@@ -39,6 +39,7 @@ use std::sync::Arc;
 use super::ballot::{Ballot, Mono, NodeId, Slot};
 use super::command::{Entry, Failure, Op};
 use super::joining::HEARD_LATELY;
+use super::leader::Leader;
 use super::members::{self, Members, Nodes};
 use super::message::Message;
 use super::{Core, Effect, Note, Role};
@@ -114,11 +115,28 @@ impl Core {
         if leader.stop.is_some() || leader.queue.iter().any(waits) {
             return Err(Failure::Overloaded("another change of the members is under way"));
         }
+        self.name_disks(leader, nodes, now).map(|()| true).map_err(|why| {
+            if now.since(leader.since) < HEARD_LATELY {
+                // They may be about to be heard of for the first time.
+                return Failure::Overloaded(
+                    "the leader was just elected and has not heard of enough members; ask again in a second",
+                );
+            }
+            Failure::Invalid(why)
+        })
+    }
+
+    /// Says of each node that is added which disk is meant.
+    ///
+    /// # Errors
+    /// Why nobody might lead behind the change.
+    fn name_disks(&self, leader: &Leader, nodes: &mut Nodes, now: Mono) -> Result<(), String> {
+        let current = &self.config.members;
         for (node, member) in nodes.iter_mut() {
             member.born = match (current.get(node), self.joining.guest(*node, now)) {
                 (Some(known), _) => known.born,
                 (None, Some(epoch)) => epoch,
-                (None, None) => return Err(Failure::Invalid(self.why_no_guest(*node))),
+                (None, None) => return Err(self.why_no_guest(*node)),
             };
         }
         let acknowledges = |at: Mono| now.since(at) < HEARD_LATELY;
@@ -128,12 +146,11 @@ impl Core {
             nodes.keys().copied().filter(|node| current.contains_key(node) && !votes(node)).collect();
         if (nodes.len() - silent.len()) * 2 <= nodes.len() {
             let (all, need) = (nodes.len(), nodes.len() / 2 + 1);
-            let why = format!(
+            return Err(format!(
                 "of the {all} members that there would be, {need} must be up and have a vote, and {silent:?} do not answer as one; start them, or name others"
-            );
-            return Err(Failure::Invalid(why));
+            ));
         }
-        Ok(true)
+        Ok(())
     }
 
     fn why_no_guest(&self, node: NodeId) -> String {
