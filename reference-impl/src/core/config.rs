@@ -111,6 +111,12 @@ impl Default for Timing {
 }
 
 impl Timing {
+    /// A node that has not said what it says with every heartbeat, or every other one, for so long is taken to be down when the members are
+    /// changed: after twenty heartbeats.
+    pub fn presence(&self) -> Duration {
+        self.heartbeat * 20
+    }
+
     /// The part of an acknowledged lease that a leader may count on (Gray & Cheriton 1989, with rates instead of offsets).
     pub fn usable_lease(&self) -> Duration {
         let rho = f64::from(self.drift_ppm) / 1e6;

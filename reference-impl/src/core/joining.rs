@@ -21,7 +21,7 @@
 //! then promises `b`, and all its statements are true again. Under Basic Paxos the slot is the highest that any other node knows of.
 //!
 //! **With members that change.** A node that is started to be added (`--join`) is treated as one that has lost its disk: it learns, and has
-//! no vote. A change names, for each node that it adds, the incarnation by which it has greeted the leader within the last second; and the first incarnation of a disk that joins is drawn at
+//! no vote. A change names, for each node that it adds, the incarnation by which it has greeted the leader lately; and the first incarnation of a disk that joins is drawn at
 //! random (and grows with the time, so that one who is asked and has never heard of the disk before does no harm). So a disk that has had the named incarnation is the one that was added, and has forgotten nothing: it votes as soon as it has applied
 //! the stop-sign. Any other disk under that number gets its vote by the rule above, with "all others" those of the configuration that it is in, asked again in
 //! each: what was lost about an earlier configuration does not matter, because the node votes there no more.
@@ -83,9 +83,6 @@ pub(super) struct Joining {
     guests: BTreeMap<NodeId, (u64, Mono)>,
 }
 
-/// A node that has said nothing for so long is taken to be down when the members are changed.
-pub(super) const HEARD_LATELY: Duration = Duration::from_secs(1);
-
 impl Joining {
     pub(super) fn recover(durable: &Durable, now: Mono) -> Self {
         let standing = match durable.forgotten {
@@ -110,9 +107,9 @@ impl Joining {
     }
 
     /// The incarnation of a node that is no member and has greeted lately, if it is written down here.
-    pub(super) fn guest(&self, node: NodeId, now: Mono) -> Option<u64> {
+    pub(super) fn guest(&self, node: NodeId, now: Mono, presence: Duration) -> Option<u64> {
         let (epoch, at) = self.guests.get(&node)?;
-        (self.known.get(&node) == Some(epoch) && now.since(*at) < HEARD_LATELY).then_some(*epoch)
+        (self.known.get(&node) == Some(epoch) && now.since(*at) < presence).then_some(*epoch)
     }
 
     /// The incarnation of another node that is written down here.

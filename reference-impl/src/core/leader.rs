@@ -175,7 +175,7 @@ impl Core {
     pub(super) fn send_heartbeats(&mut self, now: Mono) {
         let Role::Leader(leader) = &mut self.role else { return };
         leader.heartbeat_at = now + self.config.timing.heartbeat;
-        let round = leader.lease.send_round(now);
+        let round = leader.lease.send_round(now, self.config.timing.presence());
         self.reads.round_sent(round);
         let heartbeat = Message::Heartbeat {
             ballot: leader.ballot,
@@ -228,7 +228,7 @@ impl Core {
         if let Role::Leader(leader) = &mut self.role
             && leader.ballot == ballot
         {
-            leader.lease.acknowledged(round, from, quorum, now, |sent| if from_send { sent } else { now });
+            leader.lease.acknowledged(round, from, quorum, |sent| if from_send { sent } else { now });
             self.index_advance(now);
         }
     }

@@ -62,8 +62,12 @@ pub struct Lease {
     start: Option<Mono>,
     granted_at: Mono,
     confirmed: u64,
-    /// The newest round that each node has acknowledged, and when it last acknowledged one.
-    heard: BTreeMap<NodeId, (u64, Mono)>,
+    /// The newest round that each node has acknowledged.
+    heard: BTreeMap<NodeId, u64>,
+    /// When the present period began; who has acknowledged a round in it, and in the one before. (Times for each node would be more
+    /// than is needed, and many more states for a model checker.)
+    period: Mono,
+    present: [BTreeSet<NodeId>; 2],
 }
 
 /// Rounds that may be unanswered before the oldest is given up.
@@ -79,11 +83,18 @@ impl Lease {
             granted_at: now,
             confirmed: 0,
             heard: BTreeMap::new(),
+            period: now,
+            present: Default::default(),
         }
     }
 
-    /// A new round of heartbeats is about to be sent; returns its number.
-    pub fn send_round(&mut self, now: Mono) -> u64 {
+    /// A new round of heartbeats is about to be sent; returns its number. Whoever acknowledges one is taken to be up for at least
+    /// `presence`, and for less than twice as long.
+    pub fn send_round(&mut self, now: Mono, presence: Duration) -> u64 {
+        if now.since(self.period) >= presence {
+            self.present = [BTreeSet::new(), std::mem::take(&mut self.present[0])];
+            self.period = now;
+        }
         let round = self.next_round;
         self.next_round += 1;
         self.rounds.insert(round, (now, BTreeSet::new()));
@@ -93,17 +104,17 @@ impl Lease {
         round
     }
 
-    /// `from` has acknowledged `round`, as is heard at `now`. `counted_from` decides what the lease is counted from, given when the round was sent.
+    /// `from` has acknowledged `round`. `counted_from` decides what the lease is counted from, given when the round was sent.
     pub fn acknowledged(
         &mut self,
         round: u64,
         from: NodeId,
         quorum: usize,
-        now: Mono,
         counted_from: impl Fn(Mono) -> Mono,
     ) {
-        let (newest, at) = self.heard.entry(from).or_default();
-        (*newest, *at) = (round.max(*newest), now);
+        let newest = self.heard.entry(from).or_default();
+        *newest = round.max(*newest);
+        self.present[0].insert(from);
         let Some((sent, voters)) = self.rounds.get_mut(&round) else { return };
         voters.insert(from);
         if voters.len() >= quorum {
@@ -125,21 +136,21 @@ impl Lease {
         self.confirmed
     }
 
-    /// When `node` last acknowledged a round, if it has.
-    pub fn heard_at(&self, node: NodeId) -> Option<Mono> {
-        self.heard.get(&node).map(|(_, at)| *at)
+    /// Whether `node` has acknowledged a round lately.
+    pub fn hears(&self, node: NodeId, now: Mono, presence: Duration) -> bool {
+        now.since(self.period) < presence * 2 && self.present.iter().any(|nodes| nodes.contains(&node))
     }
 
     /// Who, other than `me`, has acknowledged the newest round: likely to be up to date.
     pub fn newest_of_others(&self, me: NodeId) -> Option<NodeId> {
         let others = self.heard.iter().filter(|(node, _)| **node != me);
-        others.max_by_key(|(node, (round, _))| (*round, std::cmp::Reverse(**node))).map(|(node, _)| *node)
+        others.max_by_key(|(node, round)| (**round, std::cmp::Reverse(**node))).map(|(node, _)| *node)
     }
 
     /// All that have ever acknowledged a round, those with the newest first.
     pub fn newest_first(&self) -> Vec<NodeId> {
         let mut nodes: Vec<_> =
-            self.heard.iter().map(|(node, (round, _))| (std::cmp::Reverse(*round), *node)).collect();
+            self.heard.iter().map(|(node, round)| (std::cmp::Reverse(*round), *node)).collect();
         nodes.sort_unstable();
         nodes.into_iter().map(|(_, node)| node).collect()
     }
@@ -185,17 +196,32 @@ mod tests {
     }
 
     #[test]
+    fn who_acknowledges_nothing_any_more_is_not_taken_to_be_up_for_long() {
+        let mut lease = Lease::new(at(0));
+        let hears = |lease: &Lease, node, ms| lease.hears(node, at(ms), MS * 1_000);
+        let send = |lease: &mut Lease, ms| lease.send_round(at(ms), MS * 1_000);
+        let round = send(&mut lease, 900);
+        [2, 3].into_iter().for_each(|node| lease.acknowledged(round, node, 3, |sent| sent));
+        let round = send(&mut lease, 1_000);
+        lease.acknowledged(round, 2, 3, |sent| sent);
+        assert!(hears(&lease, 3, 1_900) && !hears(&lease, 4, 1_900));
+        send(&mut lease, 2_000);
+        assert!(hears(&lease, 2, 2_000) && !hears(&lease, 3, 2_000));
+        assert!(!hears(&lease, 2, 4_000), "nothing was sent, so that nothing was acknowledged");
+    }
+
+    #[test]
     fn a_lease_counts_from_the_send_time_of_the_newest_round_with_a_quorum_of_distinct_nodes() {
         let mut lease = Lease::new(at(0));
-        let first = lease.send_round(at(10));
-        let second = lease.send_round(at(60));
-        lease.acknowledged(second, 1, 2, at(70), |sent| sent);
-        lease.acknowledged(second, 1, 2, at(70), |sent| sent);
+        let first = lease.send_round(at(10), MS * 1_000);
+        let second = lease.send_round(at(60), MS * 1_000);
+        lease.acknowledged(second, 1, 2, |sent| sent);
+        lease.acknowledged(second, 1, 2, |sent| sent);
         assert_eq!(lease.until(MS * 100), None);
-        lease.acknowledged(first, 1, 2, at(70), |sent| sent);
-        lease.acknowledged(first, 2, 2, at(70), |sent| sent);
+        lease.acknowledged(first, 1, 2, |sent| sent);
+        lease.acknowledged(first, 2, 2, |sent| sent);
         assert_eq!(lease.until(MS * 100), Some(at(110)));
-        lease.acknowledged(second, 3, 2, at(70), |sent| sent);
+        lease.acknowledged(second, 3, 2, |sent| sent);
         assert_eq!(lease.until(MS * 100), Some(at(160)));
     }
 }

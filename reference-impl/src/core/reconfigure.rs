@@ -38,7 +38,6 @@ use std::sync::Arc;
 
 use super::ballot::{Ballot, Mono, NodeId, Slot};
 use super::command::{Entry, Failure, Op};
-use super::joining::HEARD_LATELY;
 use super::leader::Leader;
 use super::members::{self, Members, Nodes};
 use super::message::Message;
@@ -116,7 +115,7 @@ impl Core {
             return Err(Failure::Overloaded("another change of the members is under way"));
         }
         self.name_disks(leader, nodes, now).map(|()| true).map_err(|why| {
-            if now.since(leader.since) < HEARD_LATELY {
+            if now.since(leader.since) < self.config.timing.presence() {
                 // They may be about to be heard of for the first time.
                 return Failure::Overloaded(
                     "the leader was just elected and has not heard of enough members; ask again in a second",
@@ -131,17 +130,15 @@ impl Core {
     /// # Errors
     /// Why nobody might lead behind the change.
     fn name_disks(&self, leader: &Leader, nodes: &mut Nodes, now: Mono) -> Result<(), String> {
-        let current = &self.config.members;
+        let (current, presence) = (&self.config.members, self.config.timing.presence());
         for (node, member) in nodes.iter_mut() {
-            member.born = match (current.get(node), self.joining.guest(*node, now)) {
+            member.born = match (current.get(node), self.joining.guest(*node, now, presence)) {
                 (Some(known), _) => known.born,
                 (None, Some(epoch)) => epoch,
                 (None, None) => return Err(self.why_no_guest(*node)),
             };
         }
-        let acknowledges = |at: Mono| now.since(at) < HEARD_LATELY;
-        let votes =
-            |node: &NodeId| *node == self.config.id || leader.lease.heard_at(*node).is_some_and(acknowledges);
+        let votes = |node: &NodeId| *node == self.config.id || leader.lease.hears(*node, now, presence);
         let silent: Vec<NodeId> =
             nodes.keys().copied().filter(|node| current.contains_key(node) && !votes(node)).collect();
         if (nodes.len() - silent.len()) * 2 <= nodes.len() {
@@ -159,7 +156,8 @@ impl Core {
                 "node {node} has never been heard of; start it with --join first, and give it a --peer for each member"
             ),
             Some(_) => format!(
-                "node {node} has not greeted this leader within the last second; start it, with a --peer for each member if its directory is empty, or wait for it, and ask again"
+                "node {node} has not greeted this leader within the last {:?}; start it, with a --peer for each member if its directory is empty, or wait for it, and ask again",
+                self.config.timing.presence()
             ),
         }
     }
