@@ -148,7 +148,11 @@ async fn drive(
     let begun = Instant::now();
     let mut m = Measured::default();
     if setting.clients == 1 {
-        tour(args, adapter, members, setting.protocol, &mut m).await?;
+        // Its connections are on its own thread: what is measured has no wake-up of another one in it.
+        let tour = tour(args, adapter, members, setting.protocol, &mut m);
+        tokio::task::block_in_place(|| {
+            tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(tour)
+        })?;
     } else {
         // Everyone works until the same moment: a client that is done would leave the others alone.
         let until = begun + CONTENTION;
